@@ -1,0 +1,86 @@
+/* engine/: loads ONNX, plans it for input shapes, runs it. Uses base/ and oneDNN; knows nothing of HTTP or
+ * jobs. tensor.h graph.h onnx.h  what a file says        ops.h ops/    operators: meaning, shapes, cost
+ *   pass.h                   graph rewrites          weight.h      forms of compressed weights
+ *   kernel/kernel.h          fast ways to run a node plan.c net.c  kernels chosen, memory laid out, run
+ * Start here: net_open → net_plan → plan_run.
+ *
+ * A net is immutable and counted. Plans are made on demand, one per set of input shapes, cached in the net
+ * (at most 16, least recently used out) and counted too. Any number of threads may run one plan at once, each
+ * with its own arena. */
+#ifndef ENGINE_NET_H
+#define ENGINE_NET_H
+
+#include "engine/cpu.h"
+#include "engine/graph.h"
+
+struct net;
+struct plan;
+
+enum net_policy { NET_SPEED, NET_MEMORY };
+
+struct net_options {
+    struct cpu cpu;
+    enum net_policy policy;
+    bool reference;      /* only reference kernels, no execution passes: the oracle of the tests */
+    const char *kernels; /* "conv_f32_onednn,-conv_s8_onednn": forced or (-) forbidden names; NULL: the
+                            default table */
+};
+
+int net_open_fd(int fd, const struct net_options *o, struct net **ret, struct error *err);
+
+/* Takes the graph, also on failure. */
+int net_new(struct graph *g, const struct net_options *o, struct net **ret, struct error *err);
+struct net *net_ref(struct net *n);
+struct net *net_unref(struct net *n);
+
+/* The graph as loaded (before any pass). */
+const struct graph *net_graph(const struct net *n);
+
+/* Plan for the graph's inputs, in their order. `threads` is how many pool threads one run may use. The plan
+ * is counted: plan_unref when done. Errors: shape_mismatch naming the input or node. */
+int net_plan(
+    struct net *n, const struct shape *inputs, unsigned threads, struct plan **ret, struct error *err);
+struct plan *plan_ref(struct plan *p);
+struct plan *plan_unref(struct plan *p);
+
+/* Memory of one run, on huge pages where big. Kept by a slot and grown to the largest plan it meets. */
+struct arena {
+    void *data;
+    size_t size;
+};
+int arena_reserve(struct arena *a, size_t size, struct error *err);
+void arena_done(struct arena *a);
+
+size_t plan_arena_size(const struct plan *p);
+size_t plan_n_outputs(const struct plan *p);
+/* Type and shape of output i, LAYOUT_PLAIN. */
+const struct tensor *plan_output(const struct plan *p, size_t i);
+
+struct pool;
+
+/* in[i].data: LAYOUT_PLAIN, of the input's dtype, any alignment; out[i].data: memory of the output's size,
+ * given by the caller. `layer_us` may be NULL, else plan_n_steps() entries are filled. `pool` NULL: the
+ * calling thread only. */
+void plan_run(const struct plan *p, struct arena *a, const struct tensor *in, struct tensor *out,
+    struct pool *pool, float *layer_us);
+
+struct plan_step {
+    const char *id; /* layer id, or "convert" */
+    const char *op;
+    const char *form; /* weight form, "" */
+    const char *kernel;
+    int64_t macs;
+    size_t weight_bytes; /* packed */
+};
+size_t plan_n_steps(const struct plan *p);
+void plan_get_step(const struct plan *p, size_t i, struct plan_step *ret);
+
+struct net_bytes {
+    size_t packed;    /* packed weights of all plans, each once */
+    size_t plans;     /* primitives, tables, graph */
+    size_t mapped;    /* bytes of the file still needed (unpacked weights) */
+    size_t arena_max; /* the largest arena a slot needs for the plans at hand */
+};
+void net_count_bytes(const struct net *n, struct net_bytes *ret);
+
+#endif

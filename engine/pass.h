@@ -1,0 +1,35 @@
+/* Graph rewrites. The ONNX-level passes leave standard ONNX (compression methods use them too); the execution
+ * passes mark nodes and values for the kernels (posts, weight forms, quantised values) and their graph is
+ * never written. */
+#ifndef ENGINE_PASS_H
+#define ENGINE_PASS_H
+
+#include "engine/graph.h"
+
+struct pass {
+    const char *name;
+    bool is_onnx_level;
+    int (*run)(struct graph *g, struct error *err);
+};
+
+extern const struct pass *const pass_table[]; /* in the order net_new runs them */
+extern const size_t pass_table_size;
+
+/* ONNX level */
+int pass_fold_constants(
+    struct graph *g, struct error *err); /* nodes all of whose inputs are constant; Constant nodes; not
+                                            DequantizeLinear of weights and other compressed patterns */
+int pass_remove_identities(
+    struct graph *g, struct error *err); /* Identity, Dropout, no-op Cast/Pad/Reshape …, dead nodes */
+int pass_fold_batch_norm(
+    struct graph *g, struct error *err); /* BatchNormalization, and constant Mul/Add/Sub/Div per
+                                            channel, into the Conv, Gemm, ConvTranspose before it */
+int pass_merge_pads(struct graph *g, struct error *err); /* Pad of zeros into the Conv or pool after it */
+
+/* Execution level */
+int pass_match_weights(struct graph *g, struct error *err); /* node->weight */
+int pass_qdq(struct graph *g, struct error *err); /* Q/DQ around layers → values that travel as int8 */
+int pass_fuse(
+    struct graph *g, struct error *err); /* hard-swish spelled out, activations, residual Add → posts */
+
+#endif
