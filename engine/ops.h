@@ -80,6 +80,7 @@ struct op {
     enum op_couple couple;
     enum op_quant quant;
     enum op_layouts layouts;
+    bool is_clamp; /* is_unary and y = min(max(x, low), high): vanishes in the requantisation before it */
     bool is_unary; /* y[i] = f(x[i]): may be a post-op, a 256-entry table in int8, may run in place */
     bool is_view; /* the output has the input's elements in the same order (Reshape, Flatten, Identity, …) */
 };
