@@ -26,6 +26,9 @@ int pass_fold_batch_norm(
                                             channel, into the Conv, Gemm, ConvTranspose before it */
 int pass_merge_pads(struct graph *g, struct error *err); /* Pad of zeros into the Conv or pool after it */
 
+/* Rewrites nodes whose operator changed meaning or form and sets the graph's opset; a higher one stays. */
+int pass_raise_opset(struct graph *g, int64_t opset, struct error *err);
+
 /* Execution level */
 int pass_match_weights(struct graph *g, struct error *err); /* node->weight */
 int pass_qdq(struct graph *g, struct error *err); /* Q/DQ around layers → values that travel as int8 */

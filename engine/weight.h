@@ -70,6 +70,12 @@ extern const struct weight_scales *const weight_scales_kinds[];
 extern const struct weight_form *const weight_forms[];
 extern const size_t n_weight_structures, n_weight_codes, n_weight_scales_kinds, n_weight_forms;
 
+/* Rows by name; NULL: none. */
+const struct weight_structure *weight_structure_find(const char *name);
+const struct weight_code *weight_code_find(const char *name);
+const struct weight_scales *weight_scales_find(const char *name);
+const struct weight_form *weight_form_find(const char *name);
+
 /* Tries the forms in order; 0 and *ret (in g's arena) or NULL when none fits. */
 int weight_match(struct graph *g, int value, const struct weight **ret, struct error *err);
 const char *weight_form_name(const struct weight *w);

@@ -1,0 +1,44 @@
+/* The layers of a network: its nodes with weights, and which of them a step touches.
+ *
+ * A layer is a node whose operator couples channels freely (op.h: Conv, Gemm, MatMul, …) and whose second
+ * input is constant. A step's scope (methods.md, Common) selects by glob over layer ids; the method then
+ * skips what it cannot or should not touch, with a reason that the dry run shows. */
+#ifndef COMPRESS_LAYERS_H
+#define COMPRESS_LAYERS_H
+
+#include <stdbool.h>
+
+#include "engine/graph.h"
+
+struct scope {
+    const char *const *include; /* NULL-terminated globs; NULL: everything, method's default skips apply */
+    const char *const *exclude;
+};
+
+struct layer_entry {
+    int node; /* index in the graph it was listed from */
+    const char *id;
+    int64_t rows, cols; /* W[rows][cols]: output channels x inputs of one output */
+    int64_t params;     /* weight elements */
+    bool is_named;      /* selected by an include other than "*": overrides default skips */
+    bool is_selected;
+    const char *reason; /* why it is skipped; static string, NULL when selected */
+};
+
+struct layers {
+    size_t n;
+    struct layer_entry *entry; /* in topological order; ids live in the graph */
+};
+
+/* Free with layers_done. */
+int layers_list(const struct graph *g, const struct scope *scope, struct layers *ret, struct error *err);
+void layers_done(struct layers *l);
+
+void layer_skip(struct layer_entry *e, const char *reason);
+struct layer_entry *layers_find(const struct layers *l, int node);
+
+/* An id matches a glob itself, and as the base of a product: "conv3" matches "conv3/u" (methods.md, Layer
+ * ids). */
+bool layer_matches(const char *glob, const char *id);
+
+#endif

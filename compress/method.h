@@ -1,0 +1,63 @@
+/* compress/: what a job does to a network. A recipe is a list of steps, each a method with its options,
+ * applied in order. method.h recipe.h   table of methods, a recipe read, planned (dry run) and run layers.h
+ * which layers a step touches        samples.h probe.h observer.h   looking at activations quantize*.c one
+ * file family per method         dataset*.c feed.c evaluate.c   data sets, accuracy worker.c cmd_*.c    the
+ * program bonsai-worker          sandbox.c                      what it does to itself first Uses engine/,
+ * image/, config/, base/; knows nothing of HTTP or the daemon. Start at recipe_run.
+ *
+ * A method is one const row: its options are a typed table (config/param.h) from which the JSON is read,
+ * checked and documented (GET /api/v1/methods). */
+#ifndef COMPRESS_METHOD_H
+#define COMPRESS_METHOD_H
+
+#include <jansson.h>
+
+#include "compress/layers.h"
+#include "compress/progress.h"
+#include "compress/samples.h"
+#include "config/param.h"
+
+/* What steps work on. */
+struct work {
+    struct graph *graph;           /* owned; each step leaves a graph that graph_finish accepted */
+    const struct samples *samples; /* calibration data; NULL: none given */
+    const struct progress *progress;
+    uint64_t seed;
+};
+
+/* What a step would do, or did, to one layer: the dry run and the report. */
+struct effect {
+    const char *form; /* weight form afterwards: "int8"; NULL: unchanged */
+    int64_t bytes;    /* of its weights in the file afterwards */
+    int64_t macs;     /* afterwards; -1: unchanged */
+};
+
+struct method {
+    const char *name;
+    const char *summary;
+    const char *source; /* papers */
+    const struct param_table *options;
+    size_t options_size;
+    bool needs_data; /* refused with data_required without samples */
+
+    /* Combinations the option table cannot express. NULL: none. The path of the step is prefixed by the
+     * caller. */
+    int (*check)(const void *options, struct error *err);
+
+    /* Method's own skips and what would happen to each selected layer; touches nothing. `effects` has
+     * layers->n entries. */
+    int (*plan)(const struct graph *g, const void *options, struct layers *layers, struct effect *effects,
+        struct error *err);
+
+    /* Rewrites work->graph; layers as plan left them (ids, not indices, are stable if the method folds
+     * first). Fills `report` (a JSON object) with what it found, for the variant's report. */
+    int (*apply)(
+        struct work *work, const void *options, const struct scope *scope, json_t *report, struct error *err);
+};
+
+extern const struct method *const method_table[];
+extern const size_t method_table_size;
+
+const struct method *method_find(const char *name);
+
+#endif

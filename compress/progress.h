@@ -1,0 +1,20 @@
+/* What a long computation tells its caller, and how the caller stops it. */
+#ifndef COMPRESS_PROGRESS_H
+#define COMPRESS_PROGRESS_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+
+struct progress {
+    void *ctx;
+    unsigned threads;
+    /* fraction of the present step in [0, 1]. */
+    void (*report)(void *ctx, double fraction, const char *message);
+    bool (*is_cancelled)(void *ctx);
+};
+
+/* Reports, and fails with code "cancelled" (-ECANCELED) when the caller wants no more. `p` may be NULL. */
+int progress_at(const struct progress *p, double fraction, const char *message, struct error *err);
+
+#endif

@@ -1,0 +1,58 @@
+/* Quantisation of weights and activations. */
+#ifndef COMPRESS_QUANTIZE_H
+#define COMPRESS_QUANTIZE_H
+
+#include "compress/method.h"
+#include "compress/observer.h"
+#include "compress/qregion.h"
+
+enum quantize_scheme {
+    QUANTIZE_INT8,
+};
+
+enum quantize_activations {
+    ACTIVATIONS_U8,
+    ACTIVATIONS_S8,
+    ACTIVATIONS_FLOAT,
+};
+
+struct quantize_options {
+    int scheme;      /* enum quantize_scheme */
+    int activations; /* enum quantize_activations */
+    int observer;    /* enum observer_kind */
+    bool per_channel;
+    bool bias_correct;
+};
+
+/* One layer's weights as signed 8-bit, symmetric, ±127: w ≈ scale[row] * q. */
+struct quantized_weights {
+    int8_t *q;    /* in the tensor's own order */
+    float *scale; /* [n_scale]: rows, or 1 */
+    float *error; /* [rows]: sum over the row of (w - scale q) * mean input: the shift of the output's mean */
+    int64_t n_scale;
+};
+
+/* Where the output channels of a layer's weight tensor lie: element (r, c, k) of W[rows][…] is at
+ * r * row_stride + …; axis is their dimension in the tensor. */
+struct weight_rows {
+    struct shape shape;
+    int axis;
+    int64_t rows, outer, inner; /* element index = (o * rows + r) * inner + i, o < outer, i < inner */
+};
+
+int weight_rows_of(const struct graph *g, const struct node *n, struct weight_rows *ret, struct error *err);
+
+/* `min_scale` [rows] or NULL: scales are not smaller (so that an int32 bias holds). `mean` NULL: no error
+ * computed; else the mean of each input channel (n_mean of them; a convolution's group structure is `group`).
+ */
+int quantize_weights(const void *w, const struct weight_rows *rows, bool per_channel, const float *min_scale,
+    const float *mean, int64_t n_mean, int64_t group, struct quantized_weights *ret, struct error *err);
+void quantized_weights_done(struct quantized_weights *w);
+
+/* The scheme `int8`. */
+int quantize_int8(struct work *work, const struct quantize_options *o, const struct scope *scope,
+    json_t *report, struct error *err);
+
+extern const struct method method_quantize;
+
+#endif

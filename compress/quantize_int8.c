@@ -1,0 +1,304 @@
+/* Static int8: calibrate, choose scales, write QuantizeLinear/DequantizeLinear pairs and int8 weights
+ * (methods.md, "The file"; Jacob et al. 2018, "Quantization and training of neural networks for
+ * integer-arithmetic-only inference").
+ *
+ *            x ─ Q ─ DQ ─┐
+ *   W int8 ─────── DQ ─ Conv ─ (clamp) ─ Q ─ DQ ─ …
+ *   b int32 ─────── DQ ─┘      scale of b = scale of x * scale of W
+ */
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "compress/probe.h"
+#include "compress/quantize.h"
+#include "compress/quantize_file.h"
+#include "engine/pass.h"
+#include "engine/shape_infer.h"
+
+/* Per layer: the mean of each input channel, for bias correction. */
+struct channel_mean {
+    int64_t n;
+    double *sum;
+    double count;
+};
+
+struct calibration {
+    const struct graph *g;
+    const struct qregion *region;
+    size_t n_values;
+    int *values;               /* probed: every quantised value */
+    struct observer *observer; /* [class] */
+    struct channel_mean *mean; /* [probed] */
+    bool is_counting;          /* second pass */
+    bool failed;
+};
+
+static void calibration_done(struct calibration *c) {
+    for (size_t k = 0; c->mean && k < c->n_values; k++)
+        free(c->mean[k].sum);
+    free(c->mean);
+    free(c->observer);
+    free(c->values);
+}
+
+static int calibration_init(
+    struct calibration *c, const struct graph *g, const struct qregion *region, struct error *err) {
+    *c = (struct calibration){.g = g, .region = region};
+    c->values = calloc(g->n_values + 1, sizeof(*c->values));
+    c->observer = calloc((size_t)region->n_classes + 1, sizeof(*c->observer));
+    if (!c->values || !c->observer)
+        return error_oom(err);
+    for (size_t v = 0; v < g->n_values; v++)
+        if (region->class_of[v] >= 0)
+            c->values[c->n_values++] = (int)v;
+    c->mean = calloc(c->n_values + 1, sizeof(*c->mean));
+    if (!c->mean)
+        return error_oom(err);
+    for (int k = 0; k < region->n_classes; k++)
+        observer_init(&c->observer[k]);
+    return 0;
+}
+
+/* Channels are dimension 1 of images, the last of anything else. */
+static void add_means(struct channel_mean *m, const struct tensor *x) {
+    const struct shape *s = &x->shape;
+    int axis = s->rank > 2 ? 1 : s->rank - 1;
+    int64_t outer = 1, inner = 1;
+    const float *p = x->data;
+
+    for (int i = 0; i < axis; i++)
+        outer *= s->dim[i];
+    for (int i = axis + 1; i < s->rank; i++)
+        inner *= s->dim[i];
+    for (int64_t o = 0; o < outer; o++)
+        for (int64_t c = 0; c < m->n; c++) {
+            double sum = 0;
+
+            for (int64_t i = 0; i < inner; i++)
+                sum += (double)*p++;
+            m->sum[c] += sum;
+        }
+    m->count += (double)(outer * inner);
+}
+
+static void on_value(void *ctx, size_t k, const struct tensor *x) {
+    struct calibration *c = ctx;
+    struct observer *o = &c->observer[c->region->class_of[c->values[k]]];
+    int axis = x->shape.rank > 2 ? 1 : x->shape.rank - 1;
+    int64_t n;
+
+    if (!shape_count(&x->shape, &n) || x->dtype != DT_F32)
+        return;
+    if (!c->is_counting) {
+        observer_range(o, x->data, n);
+        return;
+    }
+    observer_count(o, x->data, n);
+    if (axis < 0)
+        return;
+    if (!c->mean[k].sum) {
+        c->mean[k].n = x->shape.dim[axis];
+        c->mean[k].sum = calloc((size_t)c->mean[k].n + 1, sizeof(double));
+        if (!c->mean[k].sum) {
+            c->failed = true;
+            c->mean[k].n = 0;
+        }
+    }
+    if (c->mean[k].n == x->shape.dim[axis])
+        add_means(&c->mean[k], x);
+}
+
+static int calibrate(struct calibration *c, struct work *work, struct error *err) {
+    for (int pass = 0; pass < 2; pass++) {
+        int r;
+
+        c->is_counting = pass == 1;
+        r = probe_run(c->g, c->values, c->n_values, work->samples, work->progress, on_value, c, err);
+        if (r < 0)
+            return r;
+        if (c->failed)
+            return error_oom(err);
+    }
+    return 0;
+}
+
+/* Mean of each input channel of value v as floats (free them), or NULL when it was not seen. */
+static float *channel_means(const struct calibration *c, int v, int64_t *ret_n) {
+    for (size_t k = 0; k < c->n_values; k++) {
+        const struct channel_mean *m = &c->mean[k];
+        float *ret;
+
+        if (c->values[k] != v || !m->sum || m->count <= 0)
+            continue;
+        ret = malloc((size_t)m->n * sizeof(*ret) + 1);
+        for (int64_t i = 0; ret && i < m->n; i++)
+            ret[i] = (float)(m->sum[i] / m->count);
+        *ret_n = m->n;
+        return ret;
+    }
+    *ret_n = 0;
+    return NULL;
+}
+
+struct layer_job {
+    struct graph *g;
+    const struct quantize_options *o;
+    const struct calibration *c; /* NULL: weights only */
+    const struct quant *quant;   /* [class] */
+};
+
+/* The bias must fit int32 at scale_x * scale_w: scale_w >= |b| / (scale_x * 2^31) (near-dead channels
+ * otherwise wrap). */
+static int bias_floor(const float *bias, int64_t rows, float scale_x, float **ret, struct error *err) {
+    float *floor = malloc((size_t)rows * sizeof(*floor) + 1);
+
+    if (!floor)
+        return error_oom(err);
+    for (int64_t i = 0; i < rows; i++)
+        floor[i] = (float)((double)fabsf(bias[i]) / ((double)scale_x * 2147483000.0));
+    *ret = floor;
+    return 0;
+}
+
+static int load_bias(
+    const struct graph *g, const struct node *n, int64_t rows, float **ret, struct error *err) {
+    const struct tensor *t = n->n_in > 2 && n->in[2] >= 0 ? g->values[n->in[2]].init : NULL;
+    float *bias = calloc((size_t)rows + 1, sizeof(*bias));
+    int64_t count;
+
+    if (!bias)
+        return error_oom(err);
+    if (t && shape_count(&t->shape, &count) && (count == rows || count == 1))
+        for (int64_t i = 0; i < rows; i++)
+            memcpy(&bias[i], (const char *)t->data + (size_t)(count == 1 ? 0 : i) * sizeof(float),
+                sizeof(float));
+    *ret = bias;
+    return 0;
+}
+
+static int quantize_layer(const struct layer_job *j, const struct layer_entry *e, struct error *err) {
+    const struct node *n = &j->g->nodes[e->node];
+    int class = j->c ? j->c->region->class_of[n->in[0]] : -1;
+    _cleanup_(quantized_weights_done) struct quantized_weights q = {0};
+    _cleanup_(freep) float *bias = NULL, *floor = NULL, *mean = NULL;
+    struct weight_rows rows;
+    int64_t n_mean = 0;
+    int r = weight_rows_of(j->g, n, &rows, err);
+
+    if (r < 0)
+        return r;
+    r = load_bias(j->g, n, rows.rows, &bias, err);
+    if (r < 0)
+        return r;
+    if (class >= 0) {
+        r = bias_floor(bias, rows.rows, j->quant[class].scale, &floor, err);
+        if (r < 0)
+            return r;
+        mean = channel_means(j->c, n->in[0], &n_mean);
+    }
+    r = quantize_weights(j->g->values[n->in[1]].init->data, &rows, j->o->per_channel, floor,
+        j->o->bias_correct ? mean : NULL, n_mean, node_attr_int(n, "group", 1), &q, err);
+    if (r < 0)
+        return error_prefix(err, r, "node '%s'", n->id);
+    for (int64_t i = 0; i < rows.rows; i++)
+        bias[i] += q.error[i];
+    return quantize_file_layer(j->g, e->node, &rows, &q, bias, class >= 0 ? j->quant[class].scale : 0, err);
+}
+
+static int quantize_layers(
+    const struct layer_job *j, const struct layers *layers, json_t *report, struct error *err) {
+    json_t *list = json_object_get(report, "layers");
+
+    for (size_t i = 0; i < layers->n; i++) {
+        const struct layer_entry *e = &layers->entry[i];
+
+        if (e->is_selected) {
+            int r = quantize_layer(j, e, err);
+
+            if (r < 0)
+                return r;
+        }
+        if (json_array_append_new(list, json_pack("{s:s, s:s, s:s?}", "id", e->id, "action",
+                                            e->is_selected ? "quantized" : "skipped", "reason", e->reason)) <
+            0)
+            return error_oom(err);
+    }
+    return 0;
+}
+
+static int fold(struct graph *g, const struct samples *s, struct error *err) {
+    static int (*const passes[])(struct graph *, struct error *) = {
+        pass_fold_constants,
+        pass_remove_identities,
+        pass_fold_batch_norm,
+        pass_merge_pads,
+    };
+
+    for (size_t i = 0; i < sizeof(passes) / sizeof(passes[0]); i++) {
+        int r = passes[i](g, err);
+
+        if (r < 0)
+            return r;
+    }
+    return s ? graph_infer_shapes(g, &s->item, err) : 0;
+}
+
+static int quantize_activations(struct work *work, const struct quantize_options *o,
+    const struct layers *layers, json_t *report, struct error *err) {
+    enum dtype t = o->activations == ACTIVATIONS_S8 ? DT_S8 : DT_U8;
+    _cleanup_(calibration_done) struct calibration c = {0};
+    _cleanup_(qregion_done) struct qregion region = {0};
+    _cleanup_(freep) struct quant *quant = NULL;
+    struct layer_job j = {.g = work->graph, .o = o, .c = &c};
+    int r = qregion_find(work->graph, layers, &region, err);
+
+    if (r < 0)
+        return r;
+    r = calibration_init(&c, work->graph, &region, err);
+    if (r < 0)
+        return r;
+    r = calibrate(&c, work, err);
+    if (r < 0)
+        return r;
+    quant = calloc((size_t)region.n_classes + 1, sizeof(*quant));
+    if (!quant)
+        return error_oom(err);
+    for (int k = 0; k < region.n_classes; k++)
+        quant[k] = observer_quant(&c.observer[k], (enum observer_kind)o->observer, t);
+    j.quant = quant;
+    r = quantize_layers(&j, layers, report, err);
+    if (r < 0)
+        return r;
+    return quantize_file_values(work->graph, &region, quant, t, err);
+}
+
+int quantize_int8(struct work *work, const struct quantize_options *o, const struct scope *scope,
+    json_t *report, struct error *err) {
+    _cleanup_(layers_done) struct layers layers = {0};
+    bool with_activations = o->activations != ACTIVATIONS_FLOAT && work->samples;
+    struct layer_job weights_only = {.g = work->graph, .o = o};
+    int r = fold(work->graph, work->samples, err);
+
+    if (r < 0)
+        return r;
+    r = pass_raise_opset(work->graph, 13, err); /* per-axis DequantizeLinear */
+    if (r < 0)
+        return r;
+    r = layers_list(work->graph, scope, &layers, err);
+    if (r < 0)
+        return r;
+    r = method_quantize.plan(work->graph, o, &layers, NULL, err);
+    if (r < 0)
+        return r;
+    if (json_object_set_new(report, "layers", json_array()) < 0)
+        return error_oom(err);
+    if (with_activations)
+        r = quantize_activations(work, o, &layers, report, err);
+    else
+        r = quantize_layers(&weights_only, &layers, report, err);
+    return r < 0 ? r : graph_finish(work->graph, err);
+}

@@ -1,0 +1,16 @@
+/* Calibration data as a method sees it: `n` ready inputs of one network, float, in the input's own shape.
+ * Where they come from (a pack, generated values in tests) is the maker's business. */
+#ifndef COMPRESS_SAMPLES_H
+#define COMPRESS_SAMPLES_H
+
+#include "engine/tensor.h"
+
+struct samples {
+    void *ctx;
+    int64_t n;
+    struct shape item; /* of one sample, first dimension 1 */
+    /* Samples first .. first+count-1, one after the other, to ret. */
+    int (*read)(void *ctx, int64_t first, int64_t count, float *ret, struct error *err);
+};
+
+#endif
