@@ -1,0 +1,193 @@
+"use strict";
+// The page talks to the same HTTP interface as everyone else and holds no state of its own but the chosen model and,
+// for this tab only, the access token. Streams are read with fetch, because EventSource cannot send a token.
+
+const $ = (id) => document.getElementById(id);
+let token = sessionStorage.getItem("token") || "";
+let model = decodeURIComponent(location.hash.slice(1));
+let busy = false;
+
+async function api(path, options = {}) {
+  const headers = { ...(options.headers || {}) };
+  if (token) headers.Authorization = "Bearer " + token;
+  const reply = await fetch(path, { ...options, headers });
+  if (reply.status === 401 || reply.status === 403) $("token-form").hidden = false;
+  if (!reply.ok) {
+    const body = await reply.json().catch(() => ({}));
+    throw new Error(body.error || `${reply.status} ${reply.statusText}`);
+  }
+  return reply.json();
+}
+
+const bytes = (n) => n == null ? "–" : n < 1e3 ? n + " B" : n < 1e6 ? (n / 1e3).toFixed(1) + " kB"
+  : n < 1e9 ? (n / 1e6).toFixed(2) + " MB" : (n / 1e9).toFixed(2) + " GB";
+const micros = (n) => n == null ? "–" : n < 1e3 ? n.toFixed(0) + " µs" : (n / 1e3).toFixed(2) + " ms";
+const percent = (x) => x == null ? "–" : (100 * x).toFixed(2) + " %";
+
+function el(tag, text, cls) {
+  const e = document.createElement(tag);
+  if (text != null) e.textContent = text;
+  if (cls) e.className = cls;
+  return e;
+}
+
+function ratioCell(value, base, show) {
+  const td = el("td", show(value), "n");
+  if (value && base && value !== base) {
+    const r = base / value;
+    td.append(" ", el("small", r >= 1 ? r.toFixed(1) + "× less" : (1 / r).toFixed(1) + "× more", r >= 1 ? "better" : "worse"));
+  }
+  return td;
+}
+
+function differenceCell(paired) {
+  if (!paired || paired.difference == null) return el("td", "–", "n");
+  const points = 100 * paired.difference;
+  const td = el("td", (points > 0 ? "+" : "") + points.toFixed(2) + " points", "n");
+  if (paired.ci95) td.title = `95 %: ${(100 * paired.ci95[0]).toFixed(2)} to ${(100 * paired.ci95[1]).toFixed(2)} points`;
+  if (paired.mcnemar_p != null && paired.mcnemar_p < 0.05) td.classList.add(points < 0 ? "worse" : "better");
+  return td;
+}
+
+function variantRow(row, variant, base) {
+  const tr = el("tr");
+  tr.dataset.variant = row.variant;
+  tr.append(el("td", row.variant), el("td", variant ? variant.state : "–"));
+  const accuracy = el("td", row.labelled ? percent(row.labelled.accuracy) : "–", "n");
+  if (row.labelled && row.labelled.ci95)
+    accuracy.title = `95 %: ${percent(row.labelled.ci95[0])} to ${percent(row.labelled.ci95[1])} of ${row.labelled.n}`;
+  tr.append(accuracy, differenceCell(row.paired));
+  const p50 = (r) => r && r.latency ? r.latency.p50_us : null;
+  tr.append(ratioCell(p50(row), p50(base), micros), el("td", row.latency ? micros(row.latency.p99_us) : "–", "n"));
+  tr.append(ratioCell(row.bytes_file, base.bytes_file, bytes), ratioCell(row.bytes_resident, base.bytes_resident, bytes));
+  tr.append(el("td", (row.verdicts || []).map((v) => v.replaceAll("_", " ")).join(", "), "verdict"));
+  return tr;
+}
+
+async function showModel() {
+  $("model").hidden = !model;
+  if (!model) return;
+  const path = "/api/v1/models/" + encodeURIComponent(model);
+  const [detail, variants, comparison] = await Promise.all([
+    api(path), api(path + "/variants?limit=1000"), api(path + "/comparison")]);
+  const byName = Object.fromEntries(variants.items.map((v) => [v.name, v]));
+  const base = comparison.variants.find((v) => v.variant === comparison.reference) || {};
+  $("model-name").textContent = model;
+  const facts = [detail.parameters != null ? detail.parameters.toLocaleString("en") + " parameters" : "",
+    detail.macs != null ? (detail.macs / 1e6).toFixed(1) + " M multiply-adds" : "",
+    (detail.inputs || []).map((i) => `${i.name} [${i.shape.join("×").replaceAll("-1", "?")}]`).join(", ")];
+  $("model-facts").textContent = facts.filter(Boolean).join(" · ");
+  $("variants").tBodies[0].replaceChildren(...comparison.variants.map((row) => variantRow(row, byName[row.variant], base)));
+}
+
+function showModels(names) {
+  if (!names.includes(model)) model = names[0] || "";
+  $("no-models").hidden = names.length > 0;
+  $("models").replaceChildren(...names.map((name) => {
+    const button = el("button", name);
+    if (name === model) button.setAttribute("aria-current", "true");
+    button.onclick = () => { model = name; location.hash = encodeURIComponent(name); clearAnswers(); refresh(); };
+    const li = el("li");
+    li.append(button);
+    return li;
+  }));
+}
+
+function jobItem(job) {
+  const li = el("li");
+  li.dataset.job = job.id;
+  const what = `${job.kind} ${job.model || ""}${job.variant ? " → " + job.variant : ""}`;
+  li.append(el("strong", what), " ", el("span", job.state, job.state === "failed" ? "error" : ""));
+  const p = job.progress || {};
+  if (job.state === "running") {
+    const bar = el("progress");
+    bar.max = 1;
+    if (p.fraction != null) bar.value = p.fraction;
+    const eta = p.eta_seconds != null ? ` · ${Math.ceil(p.eta_seconds)} s left` : "";
+    li.append(bar, el("small", `step ${p.step ?? 0} of ${p.of ?? 1} · ${p.message || ""}${eta}`));
+  }
+  if (job.error) li.append(el("p", job.error.message, "error"));
+  return li;
+}
+
+function showJobs(jobs) {
+  $("no-jobs").hidden = jobs.length > 0;
+  $("jobs").replaceChildren(...jobs.map(jobItem));
+}
+
+function showStatus(status) {
+  const memory = status.memory || {};
+  const parts = [status.version, memory.used_bytes != null ? `${bytes(memory.used_bytes)} of ${bytes(memory.budget_bytes)} memory` : "",
+    (status.degraded || []).join(", ")];
+  $("status").textContent = parts.filter(Boolean).join(" · ");
+}
+
+async function refresh() {
+  if (busy) return;
+  busy = true;
+  try {
+    const [status, models, jobs] = await Promise.all([api("/api/v1/status"), api("/v2/models"), api("/api/v1/jobs?limit=8")]);
+    $("token-form").hidden = true;
+    showStatus(status);
+    showModels(models.models);
+    showJobs(jobs.items);
+    await showModel();
+  } catch (e) {
+    $("status").textContent = e.message;
+  } finally {
+    busy = false;
+  }
+}
+
+function clearAnswers() {
+  $("answers").hidden = $("preview").hidden = true;
+  $("answer-error").textContent = "";
+}
+
+function answerRow(v) {
+  const tr = el("tr");
+  tr.dataset.variant = v.variant;
+  if (v.error) {
+    const td = el("td", v.error, "error");
+    td.colSpan = 4;
+    tr.append(el("td", v.variant), td);
+    return tr;
+  }
+  const best = (v.classes || [])[0] || {};
+  tr.append(el("td", v.variant), el("td", best.label ?? (best.index != null ? "class " + best.index : "–")),
+    el("td", best.score != null ? percent(best.score) : "–", "n"), el("td", micros(v.timing_us ? v.timing_us.infer : null), "n"),
+    el("td", v.top1_agrees == null ? "–" : v.top1_agrees ? "yes" : "no", v.top1_agrees === false ? "worse" : ""));
+  return tr;
+}
+
+async function tryPicture(file) {
+  if (!file || !model) return;
+  clearAnswers();
+  $("preview").src = URL.createObjectURL(file);
+  $("preview").onload = () => URL.revokeObjectURL($("preview").src);
+  $("preview").hidden = false;
+  try {
+    const reply = await api(`/api/v1/models/${encodeURIComponent(model)}/compare?outputs=false`, { method: "POST", body: file });
+    $("answers").tBodies[0].replaceChildren(...reply.variants.map(answerRow));
+    $("answers").hidden = false;
+  } catch (e) {
+    $("answer-error").textContent = e.message;
+  }
+}
+
+const drop = $("drop");
+drop.ondragover = (e) => { e.preventDefault(); drop.classList.add("over"); };
+drop.ondragleave = () => drop.classList.remove("over");
+drop.ondrop = (e) => { e.preventDefault(); drop.classList.remove("over"); tryPicture(e.dataTransfer.files[0]); };
+$("file").onchange = (e) => tryPicture(e.target.files[0]);
+$("token-form").onsubmit = (e) => {
+  e.preventDefault();
+  token = $("token").value.trim();
+  sessionStorage.setItem("token", token);
+  refresh();
+};
+for (const e of document.querySelectorAll(".origin")) e.textContent = location.origin;
+refresh();
+// jobs move each second while one runs; a quiet daemon is asked every five
+setInterval(() => { if (!document.hidden && document.querySelector("#jobs progress")) refresh(); }, 1000);
+setInterval(() => { if (!document.hidden) refresh(); }, 5000);
