@@ -54,7 +54,11 @@ struct attr {
     struct bytes raw; /* the whole AttributeProto as read; empty when made by us */
 };
 
-/* A value stored as integers: real = scale * (stored - zero). scale 0: the value is not quantised. */
+/* A value stored as integers: real = scale * (stored - zero). scale 0: the value is not quantised.
+ * A quantised value's `dtype` is the stored one (u8, s8), yet the operators around it mean its real numbers:
+ * op->shape and op->forward see it as F32 (the reference kernel decodes and encodes), except operators whose
+ * row says `sees_codes` (QuantizeLinear, DequantizeLinear), which stay as nodes at the borders of a quantised
+ * region. */
 struct quant {
     float scale;
     int32_t zero;
@@ -72,11 +76,15 @@ struct value {
 };
 
 /* An elementwise operation a kernel applies to its result before storing it (set by pass_fuse and pass_qdq).
- * `op` is unary (Relu, Clip, HardSwish, …) with its parameters in `param`, or Add with the value `other`. */
+ * `op` is unary (Relu, Clip, HardSwish, …) or Add with the value `other`, which has the shape of the result.
+ * The numbers are normalised: Relu and LeakyRelu: alpha is the slope below 0; Clip: alpha low, beta high;
+ * Elu: alpha; HardSigmoid: alpha, beta; HardSwish and the others: 0. */
 struct post {
     const struct op *op;
-    const void *param; /* of the fused node */
-    int other;         /* value id of the residual, -1 */
+    const void *param;           /* of the fused node */
+    const struct tensor *arg[2]; /* its constant inputs 1 and 2 (bounds of Clip), aligned; NULL: none */
+    int other;                   /* value id of the residual, -1 */
+    float alpha, beta;
 };
 
 #define NODE_MAX_POSTS 4

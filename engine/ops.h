@@ -82,6 +82,9 @@ struct op {
     enum op_layouts layouts;
     bool is_clamp; /* is_unary and y = min(max(x, low), high): vanishes in the requantisation before it */
     bool is_unary; /* y[i] = f(x[i]): may be a post-op, a 256-entry table in int8, may run in place */
+    bool reads_shape_only; /* forward reads its inputs' shapes, not their data (Shape, Size) */
+    bool sees_codes;       /* takes or gives the stored integers of a quantised value (QuantizeLinear,
+                              DequantizeLinear) */
     bool is_view; /* the output has the input's elements in the same order (Reshape, Flatten, Identity, …) */
 };
 

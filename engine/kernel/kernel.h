@@ -8,7 +8,11 @@
  *
  * prepare() runs once per plan: it packs weights (through the net's pack cache, so that plans and slots share
  * them), creates primitives, and says how much scratch run() needs. run() is called by many threads at once
- * on one state, each with its own memory; it cannot fail and allocates nothing. */
+ * on one state, each with its own memory; it cannot fail.
+ *
+ * Tensors of a layer carry logical shapes (N C H W) and stored types. A quantised value (graph.h) has the
+ * stored dtype in layer.in[i]->dtype and scale and zero point in in_type[i].quant; a kernel that computes on
+ * integers looks at both in fits(). */
 #ifndef ENGINE_KERNEL_KERNEL_H
 #define ENGINE_KERNEL_KERNEL_H
 
@@ -17,7 +21,8 @@
 #include "engine/ops.h"
 #include "engine/weight.h"
 
-struct pack_cache; /* pack.h: packed weights of a net, counted, shared by its plans */
+struct onednn;     /* onednn.h: the library's engine and stream of a net */
+struct pack_cache; /* pack.h: packed weights of a net, shared by its plans */
 struct pool;       /* pool.h: our own threads */
 
 struct vtype {
@@ -37,8 +42,12 @@ struct layer {
     const struct tensor *out;
     const struct vtype *in_type; /* as they will arrive; layout chosen by the plan from in_layouts */
     const struct vtype *out_type;
-    const struct tensor *post_in; /* the residual operands of posts, in order of node->post */
-    unsigned n_threads;           /* the pool run() may split over; 1: none */
+    const struct tensor *post_in; /* the residual operands of posts, in order of node->post; those without
+                                     one are left empty */
+    const struct vtype *post_type;
+    int in_place_post;  /* the post whose residual lies in the output's memory (prepare and run only), -1 */
+    unsigned n_threads; /* the pool run() may split over; 1: none */
+    struct onednn *onednn;
 };
 
 struct run_io {
@@ -51,8 +60,8 @@ struct run_io {
 
 /* Layout sets are bits 1u << enum layout. */
 struct layouts {
-    unsigned in;  /* acceptable for the image inputs; all of them arrive in the same one */
-    unsigned out; /* what it can write; must be the same as in unless `free_out` */
+    unsigned in;  /* acceptable for the inputs that are not constant; all of them arrive in the same one */
+    unsigned out; /* what it can write; the same as `in` unless `free_out` */
     bool free_out;
 };
 
@@ -63,7 +72,9 @@ struct kernel {
     const char *const *op_types; /* NULL-terminated operators it runs; NULL: any */
     bool (*fits)(const struct cpu *cpu, const struct layer *l);
     struct layouts layouts;
-    unsigned post_ops; /* how many posts it can apply itself, beyond that fits() refuses */
+    unsigned max_posts;    /* a node with more posts does not reach fits() */
+    bool can_run_in_place; /* out[0] may be the memory of in[0] */
+    bool can_sum_in_place; /* out[0] may be the memory of a residual */
     int (*prepare)(const struct layer *l, struct pack_cache *packs, struct kernel_state **ret,
         size_t *ret_scratch, struct error *err);
     void (*run)(const struct kernel_state *s, const struct run_io *io);

@@ -1,0 +1,41 @@
+/* Packed weights of one net: made by the first plan that needs them, kept until the net goes, used by every
+ * later plan. What a pack looks like (blocked layout, sums of columns, …) is its maker's business: `meta`
+ * holds the description. That the first plan fixes the layout and the later ones take it is what makes a
+ * batch give the answers of single images.
+ *
+ * Safe from any thread; a pack is immutable once published. */
+#ifndef ENGINE_PACK_H
+#define ENGINE_PACK_H
+
+#include <stddef.h>
+
+#include "base/error.h"
+
+struct pack_cache;
+
+struct pack {
+    const char *key;
+    const void *meta;
+    size_t meta_size;
+    void *data; /* aligned to 64 bytes; on huge pages where big */
+    size_t size;
+};
+
+struct pack_cache *pack_cache_new(void);
+struct pack_cache *pack_cache_free(struct pack_cache *c);
+
+/* NULL: not there. The key names kernel, node and whatever else decides the bytes:
+ * "conv_f32_onednn/conv1/w". */
+const struct pack *pack_find(struct pack_cache *c, const char *key);
+
+/* A new pack with `size` zeroed bytes and a copy of `meta`, for the caller to fill and then publish. */
+int pack_new(
+    const char *key, const void *meta, size_t meta_size, size_t size, struct pack **ret, struct error *err);
+void pack_drop(struct pack *p); /* of one never published */
+
+/* Takes `p`; when another thread was first, `p` is dropped and the other's returned. */
+const struct pack *pack_publish(struct pack_cache *c, struct pack *p);
+
+size_t pack_count_bytes(struct pack_cache *c);
+
+#endif
