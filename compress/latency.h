@@ -1,0 +1,16 @@
+/* Latency of runs: nearest-rank percentiles. */
+#ifndef COMPRESS_LATENCY_H
+#define COMPRESS_LATENCY_H
+
+#include <stddef.h>
+
+struct latency {
+    double min, p50, p95, p99; /* microseconds */
+};
+
+double latency_now_us(void); /* monotonic */
+
+/* Sorts us[0..n-1]; n >= 1. */
+struct latency latency_of(double *us, size_t n);
+
+#endif
