@@ -72,7 +72,8 @@ struct value {
     int producer;                 /* node index, -1: input or initialiser */
     const struct tensor *init;    /* initialiser (constant), NULL: computed */
     struct quant quant;           /* set by pass_qdq on values that travel as int8 */
-    bool is_input, is_output;
+    bool is_input, is_output;     /* is_input with init: an initialiser listed as input (IR 3) */
+    const struct value_kept *kept; /* as it was read, for the writer (graph_store.h); NULL: made by us */
 };
 
 /* An elementwise operation a kernel applies to its result before storing it (set by pass_fuse and pass_qdq).
@@ -100,6 +101,9 @@ struct node {
     size_t n_attr;
     struct attr *attr;
     const void *param; /* what op->parse made of the attributes; in the graph's arena */
+    bool is_parsed;
+    const struct bytes *kept; /* fields of the file that mean nothing to the engine, written again */
+    size_t n_kept;
 
     /* set by passes on the execution graph only */
     int n_post;
@@ -111,10 +115,13 @@ struct prop {
     const char *key, *value;
 };
 
+/* More values or nodes than this are refused: ids stay small and a hostile file costs bounded memory. */
+#define GRAPH_MAX_COUNT (1u << 19)
+
 struct graph {
     const char *name, *producer;
     int64_t ir_version, opset; /* opset of the ONNX domain */
-    size_t n_values, n_nodes, n_inputs, n_outputs, n_props;
+    size_t n_values, n_nodes, n_inputs, n_outputs, n_props; /* at most GRAPH_MAX_COUNT each */
     struct value *values;
     struct node *nodes;
     int *inputs, *outputs;     /* value ids; inputs without initialisers */
@@ -126,24 +133,30 @@ struct graph *graph_new(void);
 struct graph *graph_free(struct graph *g);
 DEFINE_CLEANUP(struct graph *, graph_free)
 
-/* A deep copy that shares the mapped file and initialisers' bytes (counted reference). */
+/* A copy that can be edited on its own. Shares the arena of `g` (names, attributes, bytes: never changed) and
+ * the mapped file by a counted reference, so `g` may be freed before it. */
 int graph_clone(const struct graph *g, struct graph **ret, struct error *err);
 
 /* Zeroed memory that lives as long as the graph; NULL: out of memory. */
 void *graph_alloc(struct graph *g, size_t size);
 const char *graph_strdup(struct graph *g, const char *s, size_t size);
 
+/* NULL: no such metadata property. */
+const char *graph_prop(const struct graph *g, const char *key);
+
 /* -1: no such name. */
 int graph_find_value(const struct graph *g, const char *name);
 int graph_find_node(const struct graph *g, const char *id);
 
-/* Editing. All return ids or a negative errno; names must be new (graph_unique_name makes one from a base).
+/* Editing. Adding values or nodes may move the arrays: keep ids, not pointers. All return ids or a negative errno; names must be new (graph_unique_name makes one from a base).
  * graph_add_init copies the bytes unless `data_lives` (they live as long as the graph does).
  * graph_insert_node puts a node before index `before` (n_nodes: at the end) with `n_in` inputs and `n_out`
  * outputs, sets producers, and shifts later indices. Its attributes are added by graph_set_attr_*, then
  * graph_finish parses. */
 const char *graph_unique_name(struct graph *g, const char *base);
 int graph_add_value(struct graph *g, const char *name, enum dtype t, const struct shape *shape);
+/* `init` becomes the value's constant (a view whose bytes live as long as the graph); type and shape follow. */
+int graph_set_init(struct graph *g, int value, const struct tensor *init);
 int graph_add_init(struct graph *g, const char *name, const struct tensor *t, bool data_lives);
 int graph_insert_node(struct graph *g, size_t before, const char *op_type, const char *name, const int *in,
     int n_in, const int *out, int n_out);
@@ -151,6 +164,7 @@ int graph_set_attr_int(struct graph *g, struct node *n, const char *name, int64_
 int graph_set_attr_ints(struct graph *g, struct node *n, const char *name, const int64_t *v, size_t count);
 int graph_set_attr_float(struct graph *g, struct node *n, const char *name, float v);
 int graph_set_attr_string(struct graph *g, struct node *n, const char *name, const char *v);
+int graph_set_attr_tensor(struct graph *g, struct node *n, const char *name, const struct tensor *t);
 int graph_set_prop(struct graph *g, const char *key, const char *value);
 void graph_remove_node(struct graph *g, size_t index);
 
@@ -160,6 +174,9 @@ void graph_replace_value(struct graph *g, int from, int to);
 /* Consumers of a value: fills up to `max` node indices, returns how many there are (a graph output counts as
  * none). */
 size_t graph_consumers(const struct graph *g, int value, int *ret, size_t max);
+
+/* Removes nodes and initialisers that no graph output needs (listed inputs of IR 3 among them). 0 or -ENOMEM. */
+int graph_drop_unused(struct graph *g);
 
 /* After edits: sorts topologically, drops unused values' links, looks up operators, parses attributes,
  * assigns layer ids where missing. Errors name the node: unsupported_operator, invalid_model (cycle, missing

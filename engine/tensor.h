@@ -84,4 +84,7 @@ struct tensor {
                    unaligned */
 };
 
+/* A plain view of bytes that must not be written (the mapped file). */
+struct tensor tensor_view(enum dtype t, const struct shape *shape, const void *data);
+
 #endif
