@@ -66,13 +66,13 @@ struct quant {
 
 struct value {
     const char *name;
-    enum dtype dtype;             /* DT_NONE until declared or inferred */
-    struct shape shape;           /* declared or inferred; rank -1: unknown */
-    const char *const *dim_param; /* rank names of free dimensions, NULL entries or NULL */
-    int producer;                 /* node index, -1: input or initialiser */
-    const struct tensor *init;    /* initialiser (constant), NULL: computed */
-    struct quant quant;           /* set by pass_qdq on values that travel as int8 */
-    bool is_input, is_output;     /* is_input with init: an initialiser listed as input (IR 3) */
+    enum dtype dtype;              /* DT_NONE until declared or inferred */
+    struct shape shape;            /* declared or inferred; rank -1: unknown */
+    const char *const *dim_param;  /* rank names of free dimensions, NULL entries or NULL */
+    int producer;                  /* node index, -1: input or initialiser */
+    const struct tensor *init;     /* initialiser (constant), NULL: computed */
+    struct quant quant;            /* set by pass_qdq on values that travel as int8 */
+    bool is_input, is_output;      /* is_input with init: an initialiser listed as input (IR 3) */
     const struct value_kept *kept; /* as it was read, for the writer (graph_store.h); NULL: made by us */
 };
 
@@ -120,7 +120,7 @@ struct prop {
 
 struct graph {
     const char *name, *producer;
-    int64_t ir_version, opset; /* opset of the ONNX domain */
+    int64_t ir_version, opset;                              /* opset of the ONNX domain */
     size_t n_values, n_nodes, n_inputs, n_outputs, n_props; /* at most GRAPH_MAX_COUNT each */
     struct value *values;
     struct node *nodes;
@@ -148,14 +148,15 @@ const char *graph_prop(const struct graph *g, const char *key);
 int graph_find_value(const struct graph *g, const char *name);
 int graph_find_node(const struct graph *g, const char *id);
 
-/* Editing. Adding values or nodes may move the arrays: keep ids, not pointers. All return ids or a negative errno; names must be new (graph_unique_name makes one from a base).
- * graph_add_init copies the bytes unless `data_lives` (they live as long as the graph does).
- * graph_insert_node puts a node before index `before` (n_nodes: at the end) with `n_in` inputs and `n_out`
- * outputs, sets producers, and shifts later indices. Its attributes are added by graph_set_attr_*, then
- * graph_finish parses. */
+/* Editing. Adding values or nodes may move the arrays: keep ids, not pointers. All return ids or a negative
+ * errno; names must be new (graph_unique_name makes one from a base). graph_add_init copies the bytes unless
+ * `data_lives` (they live as long as the graph does). graph_insert_node puts a node before index `before`
+ * (n_nodes: at the end) with `n_in` inputs and `n_out` outputs, sets producers, and shifts later indices. Its
+ * attributes are added by graph_set_attr_*, then graph_finish parses. */
 const char *graph_unique_name(struct graph *g, const char *base);
 int graph_add_value(struct graph *g, const char *name, enum dtype t, const struct shape *shape);
-/* `init` becomes the value's constant (a view whose bytes live as long as the graph); type and shape follow. */
+/* `init` becomes the value's constant (a view whose bytes live as long as the graph); type and shape follow.
+ */
 int graph_set_init(struct graph *g, int value, const struct tensor *init);
 int graph_add_init(struct graph *g, const char *name, const struct tensor *t, bool data_lives);
 int graph_insert_node(struct graph *g, size_t before, const char *op_type, const char *name, const int *in,
@@ -175,7 +176,8 @@ void graph_replace_value(struct graph *g, int from, int to);
  * none). */
 size_t graph_consumers(const struct graph *g, int value, int *ret, size_t max);
 
-/* Removes nodes and initialisers that no graph output needs (listed inputs of IR 3 among them). 0 or -ENOMEM. */
+/* Removes nodes and initialisers that no graph output needs (listed inputs of IR 3 among them). 0 or -ENOMEM.
+ */
 int graph_drop_unused(struct graph *g);
 
 /* After edits: sorts topologically, drops unused values' links, looks up operators, parses attributes,

@@ -254,8 +254,7 @@ int graph_set_attr_float(struct graph *g, struct node *n, const char *name, floa
     return set_attr(g, n, name, (struct attr){.type = ATTR_FLOAT, .f = v});
 }
 
-int graph_set_attr_ints(
-    struct graph *g, struct node *n, const char *name, const int64_t *v, size_t count) {
+int graph_set_attr_ints(struct graph *g, struct node *n, const char *name, const int64_t *v, size_t count) {
     int64_t *copy = graph_alloc(g, count * sizeof(*copy));
 
     if (!copy)
@@ -270,8 +269,8 @@ int graph_set_attr_string(struct graph *g, struct node *n, const char *name, con
 
     if (!copy)
         return -ENOMEM;
-    return set_attr(g, n, name,
-        (struct attr){.type = ATTR_STRING, .s = {.data = (const uint8_t *)copy, .size = size}});
+    return set_attr(
+        g, n, name, (struct attr){.type = ATTR_STRING, .s = {.data = (const uint8_t *)copy, .size = size}});
 }
 
 int graph_set_attr_tensor(struct graph *g, struct node *n, const char *name, const struct tensor *t) {

@@ -40,8 +40,8 @@ static int link_outputs(struct graph *g, struct error *err) {
 }
 
 /* Strings and types the engine cannot hold have no bytes: refused where a node uses them. */
-static int check_constant(const struct graph *g, const struct node *n, const struct value *v,
-    struct error *err) {
+static int check_constant(
+    const struct graph *g, const struct node *n, const struct value *v, struct error *err) {
     if (!v->init || dtype_info(v->init->dtype))
         return 0;
     return error_code(err, -EBADMSG, "invalid_model",
@@ -152,8 +152,8 @@ static int report_cycle(const struct graph *g, const int *missing, struct error 
             }
         }
     }
-    return error_code(err, -EBADMSG, "invalid_model", "node '%.100s' is part of a cycle",
-        node_label(&g->nodes[at], g));
+    return error_code(
+        err, -EBADMSG, "invalid_model", "node '%.100s' is part of a cycle", node_label(&g->nodes[at], g));
 }
 
 /* Edges from a node to its consumers: `first[p]` to `first[p + 1]` in `edges`, one entry per use. */

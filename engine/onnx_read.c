@@ -62,8 +62,8 @@ static bool is_utf8(const uint8_t *p, size_t size) {
     return true;
 }
 
-int onnx_read_name(struct graph *g, const struct wire *w, const struct wire_field *f, const char **ret,
-    struct error *err) {
+int onnx_read_name(
+    struct graph *g, const struct wire *w, const struct wire_field *f, const char **ret, struct error *err) {
     struct bytes b;
     const char *s;
     int r = wire_get_bytes(w, f, &b, err);
@@ -71,8 +71,8 @@ int onnx_read_name(struct graph *g, const struct wire *w, const struct wire_fiel
     if (r < 0)
         return r;
     if (!is_utf8(b.data, b.size))
-        return error_code(
-            err, -EBADMSG, "invalid_model", "the text at byte %zu is not valid UTF-8 without zeros", f->offset);
+        return error_code(err, -EBADMSG, "invalid_model",
+            "the text at byte %zu is not valid UTF-8 without zeros", f->offset);
     s = b.size ? graph_strdup(g, (const char *)b.data, b.size) : "";
     if (!s)
         return error_oom(err);
@@ -98,7 +98,8 @@ static int append_id(int **list, size_t *n, size_t *cap, int id, struct error *e
     int r = graph_grow(list, cap, *n, sizeof(**list));
 
     if (r == -EFBIG)
-        return error_code(err, -EBADMSG, "invalid_model", "more than %u graph inputs or outputs", GRAPH_MAX_COUNT);
+        return error_code(
+            err, -EBADMSG, "invalid_model", "more than %u graph inputs or outputs", GRAPH_MAX_COUNT);
     if (r < 0)
         return error_oom(err);
     (*list)[(*n)++] = id;
@@ -124,7 +125,8 @@ static int read_initializer(
     if (r < 0)
         return r;
     if (!name[0])
-        return error_code(err, -EBADMSG, "invalid_model", "the initialiser at byte %zu has no name", f->offset);
+        return error_code(
+            err, -EBADMSG, "invalid_model", "the initialiser at byte %zu has no name", f->offset);
     r = onnx_value_id(g, name, &id, err);
     if (r < 0)
         return r;
@@ -186,8 +188,8 @@ static int read_graph_field(
     case G_OUTPUT: return read_output(g, w, f, err);
     case G_VALUE_INFO: return onnx_read_value_info(g, w, f, &unused, err);
     case G_SPARSE_INITIALIZER:
-        return error_code(err, -EBADMSG, "invalid_model",
-            "the sparse initialiser at byte %zu is not supported", f->offset);
+        return error_code(
+            err, -EBADMSG, "invalid_model", "the sparse initialiser at byte %zu is not supported", f->offset);
     default: return keep(g, true, f->whole, err);
     }
 }
@@ -296,7 +298,8 @@ static int read_model_field(
     case M_OPSET_IMPORT: return read_opset(m->g, w, f, err);
     case M_METADATA: return read_model_prop(m->g, w, f, err);
     case M_FUNCTIONS:
-        return error_code(err, -EBADMSG, "invalid_model", "the function at byte %zu is not supported", f->offset);
+        return error_code(
+            err, -EBADMSG, "invalid_model", "the function at byte %zu is not supported", f->offset);
     case M_PRODUCER_NAME:
         r = onnx_read_name(m->g, w, f, &m->producer, err);
         return r < 0 ? r : keep(m->g, false, f->whole, err);

@@ -1,5 +1,6 @@
 /* The parts of the ONNX reader, private to onnx_*.c. Each file reads a few messages of onnx.proto; the field
- * numbers are the schema's. Nothing recurses: the nesting read is Model > Graph > Node > Attribute > Tensor. */
+ * numbers are the schema's. Nothing recurses: the nesting read is Model > Graph > Node > Attribute > Tensor.
+ */
 #ifndef ENGINE_ONNX_READ_H
 #define ENGINE_ONNX_READ_H
 
@@ -39,7 +40,7 @@ int onnx_read_value_info(
 int onnx_read_node(struct graph *g, const struct wire *w, const struct wire_field *f, struct error *err);
 
 /* StringStringEntryProto. */
-int onnx_read_prop(struct graph *g, const struct wire *w, const struct wire_field *f, struct prop *ret,
-    struct error *err);
+int onnx_read_prop(
+    struct graph *g, const struct wire *w, const struct wire_field *f, struct prop *ret, struct error *err);
 
 #endif

@@ -22,7 +22,7 @@ enum { /* AttributeProto */
 struct read_attr {
     struct graph *g;
     struct attr a;
-    int64_t type; /* 0: not said (IR 1) */
+    int64_t type;  /* 0: not said (IR 1) */
     uint32_t seen; /* the number of the value field that came, the last one */
     size_t n_floats, n_ints, n_strings, at;
     float *floats;
@@ -118,8 +118,7 @@ static int read_value(
     case A_F: return r->a.type == ATTR_FLOAT ? wire_get_float(w, f, &r->a.f, err) : 0;
     case A_I: return r->a.type == ATTR_INT ? wire_get_int(w, f, &r->a.i, err) : 0;
     case A_T: return r->a.type == ATTR_TENSOR ? read_tensor(r, w, f, err) : 0;
-    case A_FLOATS:
-        return r->floats ? wire_each_number(w, f, WIRE_FIXED32, store_float, r, err) : 0;
+    case A_FLOATS: return r->floats ? wire_each_number(w, f, WIRE_FIXED32, store_float, r, err) : 0;
     case A_INTS: return r->ints ? wire_each_number(w, f, WIRE_VARINT, store_int, r, err) : 0;
     case A_S:
         rc = wire_get_bytes(w, f, &b, err);
@@ -157,8 +156,14 @@ static int make_room(struct read_attr *r, struct error *err) {
 
 static enum attr_type type_of(const struct read_attr *r) {
     static const enum attr_type by_field[] = {
-        [A_F] = ATTR_FLOAT, [A_I] = ATTR_INT, [A_S] = ATTR_STRING, [A_T] = ATTR_TENSOR, [A_G] = ATTR_GRAPH,
-        [A_FLOATS] = ATTR_FLOATS, [A_INTS] = ATTR_INTS, [A_STRINGS] = ATTR_STRINGS,
+        [A_F] = ATTR_FLOAT,
+        [A_I] = ATTR_INT,
+        [A_S] = ATTR_STRING,
+        [A_T] = ATTR_TENSOR,
+        [A_G] = ATTR_GRAPH,
+        [A_FLOATS] = ATTR_FLOATS,
+        [A_INTS] = ATTR_INTS,
+        [A_STRINGS] = ATTR_STRINGS,
     };
 
     if (r->type >= ATTR_FLOAT && r->type <= ATTR_STRINGS)

@@ -25,8 +25,8 @@ struct read_node {
     struct bytes *kept;
 };
 
-int onnx_read_prop(struct graph *g, const struct wire *w, const struct wire_field *f, struct prop *ret,
-    struct error *err) {
+int onnx_read_prop(
+    struct graph *g, const struct wire *w, const struct wire_field *f, struct prop *ret, struct error *err) {
     struct prop p = {.key = "", .value = ""};
     struct wire in;
     struct wire_field d;
@@ -98,8 +98,9 @@ static int read_body(
         if (rc < 0)
             return error_prefix(err, rc, "node '%.100s'", n->name[0] ? n->name : n->op_type);
         if (node_attr(n, n->attr[n->n_attr].name))
-            return error_code(err, -EBADMSG, "invalid_model", "node '%.100s': attribute '%.100s' is there twice",
-                n->name[0] ? n->name : n->op_type, n->attr[n->n_attr].name);
+            return error_code(err, -EBADMSG, "invalid_model",
+                "node '%.100s': attribute '%.100s' is there twice", n->name[0] ? n->name : n->op_type,
+                n->attr[n->n_attr].name);
         n->n_attr++;
         return 0;
     case N_NAME:

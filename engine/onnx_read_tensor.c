@@ -74,8 +74,8 @@ static int read_field(
     case T_DOUBLE_DATA:
     case T_UINT64_DATA:
         if (t->n_typed && t->typed.number != f->number)
-            return error_code(err, -EBADMSG, "invalid_model",
-                "%s '%.100s': its elements are given twice", t->what, t->name);
+            return error_code(err, -EBADMSG, "invalid_model", "%s '%.100s': its elements are given twice",
+                t->what, t->name);
         if (!t->n_typed)
             t->typed = *f;
         t->n_typed++;
@@ -148,8 +148,9 @@ static int walk_typed(const struct read_tensor *t, struct wire w, struct typed_f
 static int refuse_size(const struct read_tensor *t, size_t need, size_t have, struct error *err) {
     char text[SHAPE_TEXT_MAX];
 
-    return error_code(err, -EBADMSG, "invalid_model", "%s '%.100s': shape %s needs %zu bytes, the file has %zu",
-        t->what, t->name, shape_text(&t->shape, text), need, have);
+    return error_code(err, -EBADMSG, "invalid_model",
+        "%s '%.100s': shape %s needs %zu bytes, the file has %zu", t->what, t->name,
+        shape_text(&t->shape, text), need, have);
 }
 
 /* `size` bytes of elements from the typed field. */
@@ -185,14 +186,13 @@ static int read_typed(
     return t->n_typed ? walk_typed(t, w, field, store_one, &fill, err) : 0;
 }
 
-static int read_elements(
-    const struct read_tensor *t, struct wire w, const void **ret, struct error *err) {
+static int read_elements(const struct read_tensor *t, struct wire w, const void **ret, struct error *err) {
     char text[SHAPE_TEXT_MAX];
     size_t size;
 
     if (t->is_external)
-        return error_code(err, -EBADMSG, "invalid_model", "%s '%.100s': external data is not accepted",
-            t->what, t->name);
+        return error_code(
+            err, -EBADMSG, "invalid_model", "%s '%.100s': external data is not accepted", t->what, t->name);
     if (t->has_segment)
         return error_code(err, -EBADMSG, "invalid_model", "%s '%.100s': segmented tensors are not supported",
             t->what, t->name);
@@ -219,7 +219,7 @@ int onnx_read_tensor_proto(struct graph *g, struct wire w, const char *what, con
     struct read_tensor t = {.g = g, .what = what, .name = ""};
     struct wire again = w;
     struct wire_field f;
-    const void *data;
+    const void *data = NULL;
     int r;
 
     /* the name first: errors need it, and writers put it behind the dimensions */
@@ -251,7 +251,8 @@ int onnx_read_tensor(struct graph *g, const void *data, size_t size, const char 
     wire_init(&w, data, size);
     r = onnx_read_tensor_proto(g, w, "tensor", ret_name, ret, err);
     if (r == 0 && !ret->data)
-        return error_code(err, -EBADMSG, "invalid_model", "tensor '%.100s': elements of type %d are not supported",
-            ret_name ? *ret_name : "", (int)ret->dtype);
+        return error_code(err, -EBADMSG, "invalid_model",
+            "tensor '%.100s': elements of type %d are not supported", ret_name ? *ret_name : "",
+            (int)ret->dtype);
     return r;
 }

@@ -26,7 +26,8 @@ static int read_payload(struct wire *w, struct wire_field *f, struct error *err)
 
     switch (f->type) {
     case WIRE_VARINT:
-        return reader_varint(&w->in, &f->value) ? 0 : fail(w, f->offset, err, "a number is cut off or too long");
+        return reader_varint(&w->in, &f->value) ? 0
+                                                : fail(w, f->offset, err, "a number is cut off or too long");
     case WIRE_FIXED64:
         return reader_u64le(&w->in, &f->value) ? 0 : fail(w, f->offset, err, "a number is cut off");
     case WIRE_FIXED32:
@@ -69,8 +70,7 @@ int wire_next(struct wire *w, struct wire_field *ret, struct error *err) {
     return 1;
 }
 
-static int expect(
-    const struct wire *w, const struct wire_field *f, enum wire_type type, struct error *err) {
+static int expect(const struct wire *w, const struct wire_field *f, enum wire_type type, struct error *err) {
     return f->type == type ? 0 : fail(w, f->offset, err, "a field is of the wrong wire type");
 }
 
