@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static void set_text(struct error *e, int err, const char *code, const char *fmt, va_list ap) {
+__attribute__((format(printf, 4, 0))) static void set_text(
+    struct error *e, int err, const char *code, const char *fmt, va_list ap) {
     if (!e || e->err)
         return;
     e->err = err;
