@@ -266,6 +266,14 @@ size_t graph_consumers(const struct graph *g, int value, int *ret, size_t max) {
     return n;
 }
 
+const char *graph_node_label(const struct graph *g, const struct node *n) {
+    if (n->name && n->name[0])
+        return n->name;
+    if (n->id)
+        return n->id;
+    return n->n_out > 0 && n->out[0] >= 0 ? g->values[n->out[0]].name : n->op_type;
+}
+
 const struct attr *node_attr(const struct node *n, const char *name) {
     for (size_t i = 0; i < n->n_attr; i++)
         if (strcmp(n->attr[i].name, name) == 0)

@@ -185,6 +185,9 @@ int graph_drop_unused(struct graph *g);
  * value, duplicate). */
 int graph_finish(struct graph *g, struct error *err);
 
+/* What a message calls a node: its name, else its layer id, else its first output. */
+const char *graph_node_label(const struct graph *g, const struct node *n);
+
 const struct attr *node_attr(const struct node *n, const char *name);
 int64_t node_attr_int(const struct node *n, const char *name, int64_t dflt);
 float node_attr_float(const struct node *n, const char *name, float dflt);

@@ -7,14 +7,6 @@
 #include "engine/graph_store.h"
 #include "engine/ops.h"
 
-static const char *node_label(const struct node *n, const struct graph *g) {
-    if (n->name && n->name[0])
-        return n->name;
-    if (n->id)
-        return n->id;
-    return n->n_out > 0 && n->out[0] >= 0 ? g->values[n->out[0]].name : n->op_type;
-}
-
 static bool is_defined(const struct value *v) {
     return v->producer >= 0 || v->init || v->is_input;
 }
@@ -32,7 +24,7 @@ static int link_outputs(struct graph *g, struct error *err) {
                 continue;
             if (is_defined(v))
                 return error_code(err, -EBADMSG, "invalid_model",
-                    "node '%.100s': output '%.100s' is defined twice", node_label(n, g), v->name);
+                    "node '%.100s': output '%.100s' is defined twice", graph_node_label(g, n), v->name);
             v->producer = (int)i;
         }
     }
@@ -46,7 +38,7 @@ static int check_constant(
         return 0;
     return error_code(err, -EBADMSG, "invalid_model",
         "node '%.100s': initialiser '%.100s' has elements of type %d, which is not supported",
-        node_label(n, g), v->name, (int)v->init->dtype);
+        graph_node_label(g, n), v->name, (int)v->init->dtype);
 }
 
 static int check_inputs(const struct graph *g, struct error *err) {
@@ -60,7 +52,7 @@ static int check_inputs(const struct graph *g, struct error *err) {
             if (v && !is_defined(v))
                 return error_code(err, -EBADMSG, "invalid_model",
                     "node '%.100s': input '%.100s' is neither an input, an initialiser nor any node's output",
-                    node_label(n, g), v->name);
+                    graph_node_label(g, n), v->name);
             r = v ? check_constant(g, n, v, err) : 0;
             if (r < 0)
                 return r;
@@ -80,9 +72,9 @@ static int check_count(const struct graph *g, const struct node *n, const char *
         return 0;
     if (min == max)
         return error_code(err, -EBADMSG, "invalid_model", "node '%.100s': %s has %d %s, takes %d",
-            node_label(n, g), n->op_type, have, what, min);
+            graph_node_label(g, n), n->op_type, have, what, min);
     return error_code(err, -EBADMSG, "invalid_model", "node '%.100s': %s has %d %s, takes %d to %d",
-        node_label(n, g), n->op_type, have, what, min, max);
+        graph_node_label(g, n), n->op_type, have, what, min, max);
 }
 
 static int find_op(const struct graph *g, struct node *n, struct error *err) {
@@ -92,19 +84,19 @@ static int find_op(const struct graph *g, struct node *n, struct error *err) {
     n->op = op_find(strcmp(n->domain, "ai.onnx") == 0 ? "" : n->domain, n->op_type);
     if (!n->op)
         return error_code(err, -EBADMSG, "unsupported_operator",
-            "node '%.100s': operator '%.100s' of domain '%.100s' is not supported", node_label(n, g),
+            "node '%.100s': operator '%.100s' of domain '%.100s' is not supported", graph_node_label(g, n),
             n->op_type, domain);
     if (g->opset < n->op->since || g->opset > n->op->until)
         return error_code(err, -EBADMSG, "unsupported_operator",
             "node '%.100s': operator '%s' is supported in opsets %d to %d, the model has %lld",
-            node_label(n, g), n->op_type, n->op->since, n->op->until, (long long)g->opset);
+            graph_node_label(g, n), n->op_type, n->op->since, n->op->until, (long long)g->opset);
     r = check_count(g, n, "inputs", n->n_in, n->op->min_in, n->op->max_in, err);
     if (r == 0)
         r = check_count(g, n, "outputs", n->n_out, n->op->min_out, n->op->max_out, err);
     for (int k = 0; r == 0 && k < n->op->min_in; k++)
         if (n->in[k] < 0)
             return error_code(err, -EBADMSG, "invalid_model", "node '%.100s': input %d of %s is missing",
-                node_label(n, g), k, n->op_type);
+                graph_node_label(g, n), k, n->op_type);
     return r;
 }
 
@@ -120,7 +112,7 @@ static int parse_ops(struct graph *g, struct error *err) {
             return r;
         r = n->op->parse ? n->op->parse(g, n, err) : 0;
         if (r < 0)
-            return error_prefix(err, r, "node '%.100s'", node_label(n, g));
+            return error_prefix(err, r, "node '%.100s'", graph_node_label(g, n));
         n->is_parsed = true;
     }
     return 0;
@@ -152,8 +144,8 @@ static int report_cycle(const struct graph *g, const int *missing, struct error 
             }
         }
     }
-    return error_code(
-        err, -EBADMSG, "invalid_model", "node '%.100s' is part of a cycle", node_label(&g->nodes[at], g));
+    return error_code(err, -EBADMSG, "invalid_model", "node '%.100s' is part of a cycle",
+        graph_node_label(g, &g->nodes[at]));
 }
 
 /* Edges from a node to its consumers: `first[p]` to `first[p + 1]` in `edges`, one entry per use. */
