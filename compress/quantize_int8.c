@@ -13,34 +13,28 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "compress/channel_stats.h"
 #include "compress/probe.h"
 #include "compress/quantize.h"
 #include "compress/quantize_file.h"
 #include "engine/pass.h"
 #include "engine/shape_infer.h"
 
-/* Per layer: the mean of each input channel, for bias correction. */
-struct channel_mean {
-    int64_t n;
-    double *sum;
-    double count;
-};
-
 struct calibration {
     const struct graph *g;
     const struct qregion *region;
     size_t n_values;
-    int *values;               /* probed: every quantised value */
-    struct observer *observer; /* [class] */
-    struct channel_mean *mean; /* [probed] */
-    bool is_counting;          /* second pass */
-    bool failed;
+    int *values;                 /* probed: every quantised value */
+    struct observer *observer;   /* [class] */
+    struct channel_stats *stats; /* [probed]: means for bias correction */
+    bool is_counting;            /* second pass */
+    struct error *err;
 };
 
 static void calibration_done(struct calibration *c) {
-    for (size_t k = 0; c->mean && k < c->n_values; k++)
-        free(c->mean[k].sum);
-    free(c->mean);
+    for (size_t k = 0; c->stats && k < c->n_values; k++)
+        channel_stats_done(&c->stats[k]);
+    free(c->stats);
     free(c->observer);
     free(c->values);
 }
@@ -55,40 +49,17 @@ static int calibration_init(
     for (size_t v = 0; v < g->n_values; v++)
         if (region->class_of[v] >= 0)
             c->values[c->n_values++] = (int)v;
-    c->mean = calloc(c->n_values + 1, sizeof(*c->mean));
-    if (!c->mean)
+    c->stats = calloc(c->n_values + 1, sizeof(*c->stats));
+    if (!c->stats)
         return error_oom(err);
     for (int k = 0; k < region->n_classes; k++)
         observer_init(&c->observer[k]);
     return 0;
 }
 
-/* Channels are dimension 1 of images, the last of anything else. */
-static void add_means(struct channel_mean *m, const struct tensor *x) {
-    const struct shape *s = &x->shape;
-    int axis = s->rank > 2 ? 1 : s->rank - 1;
-    int64_t outer = 1, inner = 1;
-    const float *p = x->data;
-
-    for (int i = 0; i < axis; i++)
-        outer *= s->dim[i];
-    for (int i = axis + 1; i < s->rank; i++)
-        inner *= s->dim[i];
-    for (int64_t o = 0; o < outer; o++)
-        for (int64_t c = 0; c < m->n; c++) {
-            double sum = 0;
-
-            for (int64_t i = 0; i < inner; i++)
-                sum += (double)*p++;
-            m->sum[c] += sum;
-        }
-    m->count += (double)(outer * inner);
-}
-
 static void on_value(void *ctx, size_t k, const struct tensor *x) {
     struct calibration *c = ctx;
     struct observer *o = &c->observer[c->region->class_of[c->values[k]]];
-    int axis = x->shape.rank > 2 ? 1 : x->shape.rank - 1;
     int64_t n;
 
     if (!shape_count(&x->shape, &n) || x->dtype != DT_F32)
@@ -98,18 +69,8 @@ static void on_value(void *ctx, size_t k, const struct tensor *x) {
         return;
     }
     observer_count(o, x->data, n);
-    if (axis < 0)
-        return;
-    if (!c->mean[k].sum) {
-        c->mean[k].n = x->shape.dim[axis];
-        c->mean[k].sum = calloc((size_t)c->mean[k].n + 1, sizeof(double));
-        if (!c->mean[k].sum) {
-            c->failed = true;
-            c->mean[k].n = 0;
-        }
-    }
-    if (c->mean[k].n == x->shape.dim[axis])
-        add_means(&c->mean[k], x);
+    if (x->shape.rank > 0)
+        channel_stats_add(&c->stats[k], x, c->err);
 }
 
 static int calibrate(struct calibration *c, struct work *work, struct error *err) {
@@ -117,11 +78,12 @@ static int calibrate(struct calibration *c, struct work *work, struct error *err
         int r;
 
         c->is_counting = pass == 1;
+        c->err = err;
         r = probe_run(c->g, c->values, c->n_values, work->samples, work->progress, on_value, c, err);
         if (r < 0)
             return r;
-        if (c->failed)
-            return error_oom(err);
+        if (err && err->err)
+            return err->err;
     }
     return 0;
 }
@@ -129,15 +91,15 @@ static int calibrate(struct calibration *c, struct work *work, struct error *err
 /* Mean of each input channel of value v as floats (free them), or NULL when it was not seen. */
 static float *channel_means(const struct calibration *c, int v, int64_t *ret_n) {
     for (size_t k = 0; k < c->n_values; k++) {
-        const struct channel_mean *m = &c->mean[k];
+        const struct channel_stats *s = &c->stats[k];
         float *ret;
 
-        if (c->values[k] != v || !m->sum || m->count <= 0)
+        if (c->values[k] != v || !s->n)
             continue;
-        ret = malloc((size_t)m->n * sizeof(*ret) + 1);
-        for (int64_t i = 0; ret && i < m->n; i++)
-            ret[i] = (float)(m->sum[i] / m->count);
-        *ret_n = m->n;
+        ret = malloc((size_t)s->n * sizeof(*ret) + 1);
+        for (int64_t i = 0; ret && i < s->n; i++)
+            ret[i] = (float)channel_mean(s, i);
+        *ret_n = s->n;
         return ret;
     }
     *ret_n = 0;
