@@ -1,0 +1,43 @@
+/* The parts of the daemon a handler may use; filled in by daemon/main.c, immutable while the server runs. */
+#ifndef API_API_H
+#define API_API_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+struct auth;
+struct metrics;
+struct store;
+struct residency;
+struct scheduler;
+struct jobs;
+
+struct api_limits {
+    uint64_t model_bytes, dataset_bytes;
+    uint64_t body_bytes;   /* JSON and infer bodies */
+    uint64_t bodies_bytes; /* all bodies in memory together */
+    unsigned json_depth;
+    unsigned uploads, streams, connections;
+    uint64_t picture_pixels;
+};
+
+struct api {
+    struct api_limits limits;
+    uv_loop_t *loop;
+    struct store *store;
+    struct residency *residency;
+    struct scheduler *scheduler;
+    struct jobs *jobs;
+    struct metrics *metrics;
+    atomic_bool is_ready; /* start-up loads are done */
+    atomic_bool is_draining;
+    uint64_t started_ns;      /* CLOCK_MONOTONIC */
+    void (*drain)(void *ctx); /* begins the orderly end, from the loop */
+    void *drain_ctx;
+    atomic_uint n_streams, n_uploads, n_connections;
+    atomic_uint_fast64_t body_bytes; /* in memory now */
+};
+
+#endif
