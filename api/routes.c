@@ -1,0 +1,7 @@
+#include "api/routes.h"
+
+/* Every file that answers requests. A file's rows stand at its end. */
+const struct route *const route_files[] = {
+    health_routes,
+};
+const size_t route_files_size = sizeof(route_files) / sizeof(route_files[0]);

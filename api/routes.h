@@ -1,0 +1,9 @@
+/* The files' arrays of routes, for routes.c alone. */
+#ifndef API_ROUTES_H
+#define API_ROUTES_H
+
+#include "api/route.h"
+
+extern const struct route health_routes[];
+
+#endif
