@@ -104,17 +104,12 @@ static int set_bias_input(struct graph *g, int node, int bias, struct error *err
     return 0;
 }
 
-static bool needs_bias(const struct graph *g, int node, const float *bias, int64_t rows) {
+/* Every layer that may have a bias gets one, zeros or not: later steps correct means in it, and foreign
+ * runtimes fuse only an int32 one. A bias that is computed stays. */
+static bool takes_bias(const struct graph *g, int node) {
     const struct node *n = &g->nodes[node];
 
-    if (n->op->max_in < 3)
-        return false;
-    if (n->n_in > 2 && n->in[2] >= 0)
-        return g->values[n->in[2]].init != NULL;
-    for (int64_t i = 0; i < rows; i++)
-        if (bias[i] != 0)
-            return true;
-    return false;
+    return n->op->max_in >= 3 && (n->n_in < 3 || n->in[2] < 0 || g->values[n->in[2]].init);
 }
 
 int quantize_file_layer(struct graph *g, int node, const struct weight_rows *rows,
@@ -140,7 +135,7 @@ int quantize_file_layer(struct graph *g, int node, const struct weight_rows *row
     if (value < 0)
         return error_set(err, value, "node '%s': its int8 weights could not be written", id);
     g->nodes[node].in[1] = value;
-    if (!needs_bias(g, node, bias, rows->rows))
+    if (!takes_bias(g, node))
         return 0;
     r = add_bias(g, id, rows, q, bias, scale_x, err);
     return r < 0 ? r : set_bias_input(g, node, r, err);

@@ -1,0 +1,137 @@
+#include "compress/job_io.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "compress/latency.h"
+
+#define PROGRESS_EVERY_S 0.1
+
+/* One whole line in one write: lines of several threads never mix. */
+static bool write_line(json_t *j) {
+    _cleanup_(freep) char *text = j ? json_dumps(j, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    bool ok;
+
+    json_decref(j);
+    if (!text)
+        return false;
+    flockfile(stdout);
+    ok = fputs(text, stdout) != EOF && putchar('\n') != EOF && fflush(stdout) != EOF;
+    funlockfile(stdout);
+    return ok;
+}
+
+static double now_s(void) {
+    return latency_now_us() / 1e6;
+}
+
+static void report(void *ctx, double fraction, const char *message) {
+    struct job_io *io = ctx;
+    double now = now_s(), elapsed = now - io->started_s;
+    json_t *eta = json_null();
+
+    if (now - io->last_s < PROGRESS_EVERY_S && fraction < 1)
+        return;
+    io->last_s = now;
+    if (fraction > 0.01 && elapsed > 0.5)
+        eta = json_real(elapsed * (1 - fraction) / fraction);
+    write_line(
+        json_pack("{s:{s:i, s:i, s:f, s:s, s:o}}", "progress", "step", io->step, "of", io->of, "fraction",
+            fraction < 0   ? 0
+            : fraction > 1 ? 1
+                           : fraction,
+            "message", message ? message : "", "eta_seconds", eta));
+}
+
+static bool is_cancelled(void *ctx) {
+    struct job_io *io = ctx;
+
+    return atomic_load(&io->is_cancelled);
+}
+
+void job_io_init(struct job_io *io, unsigned threads) {
+    *io = (struct job_io){.of = 1, .started_s = now_s()};
+    atomic_init(&io->threads, threads);
+    io->progress =
+        (struct progress){.ctx = io, .threads = threads, .report = report, .is_cancelled = is_cancelled};
+}
+
+static void take_control(struct job_io *io, const char *line) {
+    json_t *j = json_loads(line, JSON_REJECT_DUPLICATES, NULL), *threads = json_object_get(j, "threads");
+
+    if (json_is_true(json_object_get(j, "cancel")))
+        atomic_store(&io->is_cancelled, true);
+    if (json_is_integer(threads) && json_integer_value(threads) > 0 && json_integer_value(threads) <= 1024)
+        atomic_store(&io->threads, (unsigned)json_integer_value(threads));
+    json_decref(j);
+}
+
+static void *listen_thread(void *ctx) {
+    struct job_io *io = ctx;
+    char line[4096];
+
+    while (fgets(line, sizeof(line), stdin))
+        take_control(io, line);
+    atomic_store(&io->is_cancelled, true);
+    return NULL;
+}
+
+int job_io_listen(struct job_io *io, struct error *err) {
+    pthread_t thread;
+    int r = pthread_create(&thread, NULL, listen_thread, io);
+
+    if (r)
+        return error_set(err, -r, "no thread for control lines");
+    pthread_detach(thread);
+    return 0;
+}
+
+void job_io_step(struct job_io *io, int step, int of, const char *message) {
+    io->step = step;
+    io->of = of;
+    io->started_s = now_s();
+    io->last_s = 0;
+    report(io, 0, message);
+}
+
+void job_io_log(const char *level, const char *fmt, ...) {
+    char text[1024];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    write_line(json_pack("{s:{s:s, s:s}}", "log", "level", level, "text", text));
+}
+
+void job_io_metric(const char *name, double value, int epoch) {
+    write_line(json_pack("{s:{s:s, s:f, s:i}}", "metric", "name", name, "value", value, "epoch", epoch));
+}
+
+int job_io_done(json_t *result) {
+    return write_line(json_pack("{s:o}", "done", result)) ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+int job_io_fail(const struct error *err) {
+    write_line(json_pack(
+        "{s:{s:s, s:s}}", "error", "code", err->code ? err->code : "internal", "message", err->text));
+    return EXIT_FAILURE;
+}
+
+int job_io_read(json_t **ret, struct error *err) {
+    _cleanup_(freep) char *line = NULL;
+    json_error_t where;
+    size_t cap = 0;
+    ssize_t n = getline(&line, &cap, stdin);
+
+    if (n <= 0 || n > (ssize_t)JOB_LINE_MAX)
+        return error_set(err, -EINVAL, "no job on standard input");
+    *ret = json_loadb(line, (size_t)n, JSON_REJECT_DUPLICATES, &where);
+    if (!*ret)
+        return error_code(err, -EINVAL, "bad_json", "the job is not JSON: %s", where.text);
+    return 0;
+}

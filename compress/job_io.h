@@ -1,0 +1,41 @@
+/* The worker's side of the pipe to its caller: JSON lines out (progress, metric, log, done, error), control
+ * lines in
+ * ({"cancel":true}, {"threads":n}), read by a thread of their own. `run` at a terminal prints the same lines.
+ */
+#ifndef COMPRESS_JOB_IO_H
+#define COMPRESS_JOB_IO_H
+
+#include <jansson.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "compress/progress.h"
+
+#define JOB_LINE_MAX (64u << 20)
+
+struct job_io {
+    atomic_bool is_cancelled;
+    atomic_uint threads;
+    int step, of;             /* of the recipe, for progress lines */
+    double started_s;         /* of the present step, for the estimate */
+    double last_s;            /* of the last progress line: they are at least 100 ms apart */
+    struct progress progress; /* hand this to methods */
+};
+
+void job_io_init(struct job_io *io, unsigned threads);
+
+/* Starts reading control lines from standard input until its end, which also cancels: the caller is gone. */
+int job_io_listen(struct job_io *io, struct error *err);
+
+void job_io_step(struct job_io *io, int step, int of, const char *message);
+void job_io_log(const char *level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void job_io_metric(const char *name, double value, int epoch);
+
+/* The last line; both return the exit status. done takes the reference. */
+int job_io_done(json_t *result);
+int job_io_fail(const struct error *err);
+
+/* One line from standard input as JSON. */
+int job_io_read(json_t **ret, struct error *err);
+
+#endif
