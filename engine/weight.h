@@ -36,8 +36,10 @@ struct weight_scales {
     void (*apply)(const struct weight *w, float *dense);
 };
 
-/* W[rows][cols]: rows = output channels, cols = input channels of the group x kH x kW, in ONNX order (OIHW,
- * or for Gemm/MatMul as the node has it: `transposed` says that the tensor in the file is [cols][rows]). */
+/* W as the layer has it (OIHW, or [in][out] of a MatMul). Rows are the indices along `axis`, the dimension of
+ * the channels that have a scale each; cols are all the other elements. The axis is the output channels' in
+ * every file quantised per channel; without scales per channel it is 0. `transposed` says that it is not 0:
+ * the codes of a row are then not next to each other. */
 struct weight {
     const struct weight_structure *structure;
     const struct weight_code *code;
@@ -45,9 +47,9 @@ struct weight {
     struct shape shape; /* of the tensor the layer sees (in[1]) */
     int64_t rows, cols;
     bool transposed;
-    const struct tensor *codes; /* in the file's bytes */
+    const struct tensor *codes; /* in the file's bytes: unaligned */
     const struct tensor *scale; /* f32[n]; NULL: 1 */
-    const struct tensor *zero;  /* integer codes: zero points [n]; NULL: 0 */
+    const struct tensor *zero;  /* integer codes: zero points [n], of the codes' type; NULL: 0 */
     int axis;                   /* of the scales in `shape` */
 };
 
@@ -56,9 +58,9 @@ struct weight_form {
     const char *name; /* "dense", "int8" */
     const struct weight_structure *structure;
     const struct weight_code *code;
-    /* Does value `v` (a layer's in[1]) hold this pattern? 1 yes (w filled, from g's arena), 0 no, negative
-     * errno. */
-    int (*match)(struct graph *g, int v, struct weight *w);
+    /* Does value `v` (a layer's in[1]) hold this pattern? 1 yes (w and *codes, the id of the initialiser that
+     * holds the codes, filled), 0 no, negative errno. */
+    int (*match)(struct graph *g, int v, struct weight *w, int *codes);
     /* Adds the pattern's nodes before node `before`; returns the value id of the result, or a negative errno.
      */
     int (*emit)(struct graph *g, size_t before, const char *name, const struct weight *w);
@@ -76,12 +78,22 @@ const struct weight_code *weight_code_find(const char *name);
 const struct weight_scales *weight_scales_find(const char *name);
 const struct weight_form *weight_form_find(const char *name);
 
-/* Tries the forms in order; 0 and *ret (in g's arena) or NULL when none fits. */
-int weight_match(struct graph *g, int value, const struct weight **ret, struct error *err);
+/* Tries the forms in order; 0 and *ret (in g's arena) or NULL when none fits. `ret_codes` may be NULL. */
+int weight_match(struct graph *g, int value, const struct weight **ret, int *ret_codes, struct error *err);
 const char *weight_form_name(const struct weight *w);
 
 /* Dense floats, in the order of `shape`; count(shape) elements. */
 int weight_decode(const struct weight *w, float *ret, struct error *err);
+
+/* Codes and scales, resident. */
 size_t weight_bytes(const struct weight *w);
+
+/* Scale and zero point of row `row` (0 <= row < rows). */
+float weight_scale_at(const struct weight *w, int64_t row);
+int32_t weight_zero_at(const struct weight *w, int64_t row);
+
+/* Codes of one byte as they are stored, minus their row's zero point: element (row, col) of W[rows][cols], as
+ * int16 (an unsigned code with a zero point needs nine bits). Only for codes of type u8 and s8. */
+void weight_get_codes(const struct weight *w, int16_t *ret);
 
 #endif
