@@ -45,7 +45,7 @@ static void test_zero_is_exactly_representable(void **state) {
         float scale;
     } cases[] = {
         {0, 255, DT_U8, 0, 1},
-        {-1, 1, DT_U8, 128, 2.0f / 255},
+        {-1, 1.55f, DT_U8, 100, 0.01f},
         {-2, 0, DT_U8, 255, 2.0f / 255},
         {-127, 10, DT_S8, 0, 1},
         {0, 0, DT_U8, 0, 1},
