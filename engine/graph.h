@@ -158,6 +158,10 @@ int graph_find_node(const struct graph *g, const char *id);
  * attributes are added by graph_set_attr_*, then graph_finish parses. */
 const char *graph_unique_name(struct graph *g, const char *base);
 int graph_add_value(struct graph *g, const char *name, enum dtype t, const struct shape *shape);
+/* The value becomes the next graph input, or output. 0 or a negative errno. */
+int graph_add_input(struct graph *g, int value);
+int graph_add_output(struct graph *g, int value);
+
 /* `init` becomes the value's constant (a view whose bytes live as long as the graph); type and shape follow.
  */
 int graph_set_init(struct graph *g, int value, const struct tensor *init);

@@ -41,14 +41,37 @@ int graph_add_value(struct graph *g, const char *name, enum dtype t, const struc
     return id;
 }
 
+static int append_id(int **list, size_t *n, size_t *cap, int id) {
+    int r = graph_grow(list, cap, *n, sizeof(**list));
+
+    if (r == 0)
+        (*list)[(*n)++] = id;
+    return r;
+}
+
+int graph_add_input(struct graph *g, int value) {
+    struct graph_store *s = g->store;
+    int r = append_id(&s->listed, &s->n_listed, &s->cap_listed, value);
+
+    if (r == 0)
+        r = append_id(&g->inputs, &g->n_inputs, &s->cap_inputs, value);
+    if (r == 0)
+        g->values[value].is_input = true;
+    return r;
+}
+
+int graph_add_output(struct graph *g, int value) {
+    int r = append_id(&g->outputs, &g->n_outputs, &g->store->cap_outputs, value);
+
+    if (r == 0)
+        g->values[value].is_output = true;
+    return r;
+}
+
 int graph_add_init_id(struct graph *g, int value) {
     struct graph_store *s = g->store;
-    int r = graph_grow(&s->inits, &s->cap_inits, s->n_inits, sizeof(*s->inits));
 
-    if (r < 0)
-        return r;
-    s->inits[s->n_inits++] = value;
-    return 0;
+    return append_id(&s->inits, &s->n_inits, &s->cap_inits, value);
 }
 
 int graph_set_init(struct graph *g, int value, const struct tensor *init) {

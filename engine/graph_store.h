@@ -36,6 +36,7 @@ struct value_kept {
 struct opset_import {
     const char *domain;
     int64_t version;
+    struct bytes read; /* OperatorSetIdProto of the file; empty: made by us */
 };
 
 struct graph_store {

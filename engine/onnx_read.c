@@ -6,27 +6,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "engine/onnx_proto.h"
 #include "engine/onnx_read.h"
-
-enum { /* ModelProto */
-    M_IR_VERSION = 1,
-    M_PRODUCER_NAME = 2,
-    M_PRODUCER_VERSION = 3,
-    M_GRAPH = 7,
-    M_OPSET_IMPORT = 8,
-    M_METADATA = 14,
-    M_FUNCTIONS = 25,
-};
-enum { /* GraphProto */
-    G_NODE = 1,
-    G_NAME = 2,
-    G_INITIALIZER = 5,
-    G_INPUT = 11,
-    G_OUTPUT = 12,
-    G_VALUE_INFO = 13,
-    G_SPARSE_INITIALIZER = 15,
-};
-enum { OPSET_DOMAIN = 1, OPSET_VERSION = 2 };
 
 #define IR_MIN 3
 #define IR_MAX 13
@@ -253,8 +234,7 @@ static int read_opset(struct graph *g, const struct wire *w, const struct wire_f
     struct graph_store *s = g->store;
     struct wire in;
     struct wire_field d;
-    struct bytes unused;
-    int r = wire_get_bytes(w, f, &unused, err);
+    int r = wire_get_bytes(w, f, &import.read, err);
 
     if (r < 0)
         return r;

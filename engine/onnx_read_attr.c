@@ -3,21 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "engine/onnx_proto.h"
 #include "engine/onnx_read.h"
-
-enum { /* AttributeProto */
-    A_NAME = 1,
-    A_F = 2,
-    A_I = 3,
-    A_S = 4,
-    A_T = 5,
-    A_G = 6,
-    A_FLOATS = 7,
-    A_INTS = 8,
-    A_STRINGS = 9,
-    A_TYPE = 20,
-    A_REF_NAME = 21,
-};
 
 struct read_attr {
     struct graph *g;

@@ -2,18 +2,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "engine/onnx_proto.h"
 #include "engine/onnx_read.h"
-
-enum { /* NodeProto */
-    N_INPUT = 1,
-    N_OUTPUT = 2,
-    N_NAME = 3,
-    N_OP_TYPE = 4,
-    N_ATTRIBUTE = 5,
-    N_DOMAIN = 7,
-    N_METADATA = 9,
-};
-enum { P_KEY = 1, P_VALUE = 2 };
 
 #define MAX_NODE_IO 4096
 #define MAX_ATTRS   256

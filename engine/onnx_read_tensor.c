@@ -4,25 +4,10 @@
 #include <string.h>
 
 #include "engine/onnx.h"
+#include "engine/onnx_proto.h"
 #include "engine/onnx_read.h"
 
 _Static_assert(__BYTE_ORDER == __LITTLE_ENDIAN, "initialisers are used as they lie in the file");
-
-enum { /* TensorProto */
-    T_DIMS = 1,
-    T_DATA_TYPE = 2,
-    T_SEGMENT = 3,
-    T_FLOAT_DATA = 4,
-    T_INT32_DATA = 5,
-    T_STRING_DATA = 6,
-    T_INT64_DATA = 7,
-    T_NAME = 8,
-    T_RAW_DATA = 9,
-    T_DOUBLE_DATA = 10,
-    T_UINT64_DATA = 11,
-    T_EXTERNAL_DATA = 13,
-    T_DATA_LOCATION = 14,
-};
 
 struct typed_field {
     uint32_t number;

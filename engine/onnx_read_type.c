@@ -2,13 +2,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "engine/onnx_proto.h"
 #include "engine/onnx_read.h"
-
-enum { V_NAME = 1, V_TYPE = 2 };
-enum { TYPE_TENSOR = 1 };
-enum { TT_ELEM_TYPE = 1, TT_SHAPE = 2 };
-enum { SHAPE_DIM = 1 };
-enum { DIM_VALUE = 1, DIM_PARAM = 2 };
 
 struct read_info {
     struct graph *g;
