@@ -33,9 +33,12 @@ int pack_new(
     const char *key, const void *meta, size_t meta_size, size_t size, struct pack **ret, struct error *err);
 void pack_drop(struct pack *p); /* of one never published */
 
-/* Takes `p`; when another thread was first, `p` is dropped and the other's returned. */
+/* Takes `p`; when another thread was first, `p` is dropped and the other's returned. NULL: out of memory. */
 const struct pack *pack_publish(struct pack_cache *c, struct pack *p);
 
 size_t pack_count_bytes(struct pack_cache *c);
+
+/* Bytes of the packs found or published since the last call: what one kernel's prepare used. */
+size_t pack_take_used(struct pack_cache *c);
 
 #endif

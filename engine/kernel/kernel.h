@@ -38,7 +38,8 @@ struct layer {
     const struct graph *graph;
     const struct node *node;
     int n_in, n_out;
-    const struct tensor *const *in; /* shape, dtype; data when constant; NULL: left out */
+    const struct tensor *const *in; /* shape, dtype; data (perhaps unaligned) when constant, but of coded
+                                       weights only node->weight; NULL: left out */
     const struct tensor *out;
     const struct vtype *in_type; /* as they will arrive; layout chosen by the plan from in_layouts */
     const struct vtype *out_type;
@@ -73,6 +74,8 @@ struct kernel {
     bool (*fits)(const struct cpu *cpu, const struct layer *l);
     struct layouts layouts;
     unsigned max_posts;    /* a node with more posts does not reach fits() */
+    bool reads_constants;  /* run() wants io.in[] of constant inputs (aligned copies); otherwise prepare()
+                              packs  them and io.in[] is NULL */
     bool can_run_in_place; /* out[0] may be the memory of in[0] */
     bool can_sum_in_place; /* out[0] may be the memory of a residual */
     int (*prepare)(const struct layer *l, struct pack_cache *packs, struct kernel_state **ret,
@@ -81,6 +84,10 @@ struct kernel {
     struct kernel_state *(*done)(struct kernel_state *s);
     bool is_reference;
 };
+
+/* Conversions between forms of a value: layer.node is NULL, one input, one output of the same shape. */
+extern const struct kernel *const kernel_convert_table[];
+extern const size_t kernel_convert_table_size;
 
 extern const struct kernel *const kernel_table[];
 extern const size_t kernel_table_size;

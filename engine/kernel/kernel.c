@@ -1,0 +1,14 @@
+#include "engine/kernel/kernel.h"
+
+#include "engine/kernel/rows.h"
+
+const struct kernel *const kernel_table[] = {
+    /* best first for each operator */
+    &kernel_reference,
+};
+const size_t kernel_table_size = sizeof(kernel_table) / sizeof(*kernel_table);
+
+const struct kernel *const kernel_convert_table[] = {
+    &kernel_convert_any,
+};
+const size_t kernel_convert_table_size = sizeof(kernel_convert_table) / sizeof(*kernel_convert_table);

@@ -1,0 +1,8 @@
+#include "engine/pass.h"
+
+static const struct pass match_weights = {"match_weights", false, pass_match_weights};
+
+const struct pass *const pass_table[] = {
+    &match_weights,
+};
+const size_t pass_table_size = sizeof(pass_table) / sizeof(*pass_table);

@@ -1,0 +1,134 @@
+/* Inside of a plan (its face is net.h). Built in four steps, each a file:
+ *
+ *   plan_infer.c    shapes and constants of every value at the given input shapes
+ *   plan_choose.c   which kernel runs a node, and in which layout (the planner's and tuner's place)
+ *   plan_build.c    nodes → steps, conversions between layouts where neighbours disagree
+ *   plan_memory.c   buffers live from their first to their last step; offsets in one arena
+ *   plan.c          run, count, free
+ *
+ * A graph value may exist in several *forms* (layouts); a form lies in a *buffer*; views share the buffer of
+ * what they view, and a kernel that works in place shares its input's. */
+#ifndef ENGINE_PLAN_H
+#define ENGINE_PLAN_H
+
+#include "engine/kernel/kernel.h"
+#include "engine/net.h"
+#include "engine/pack.h"
+
+enum buffer_kind {
+    BUFFER_ARENA, /* at `offset` in the arena of the run */
+    BUFFER_CONST, /* at `data` */
+    BUFFER_INPUT, /* the caller's input `index`; copied to `offset` when it is not aligned */
+};
+
+struct buffer {
+    enum buffer_kind kind;
+    size_t size, offset;
+    int first, last; /* steps between which it is alive, both included; -1: before the first */
+    const void *data;
+    size_t index;
+    int shared; /* the buffer it was merged into, -1 */
+};
+
+struct form {
+    int value; /* of the execution graph */
+    struct vtype type;
+    struct shape shape;
+    int buffer;
+    int next; /* another form of the same value, -1 */
+};
+
+struct step {
+    const struct kernel *kernel;
+    const struct node *node; /* NULL: conversion */
+    int n_in, n_out, n_post;
+    int *in, *out;               /* forms; -1: left out or a constant the kernel packed */
+    int post_in[NODE_MAX_POSTS]; /* forms, -1 */
+    int in_place_post;
+    int scratch; /* buffer, -1 */
+    struct kernel_state *state;
+    int64_t macs;
+    size_t weight_bytes;
+};
+
+/* What shape inference says of a value. `data` is set when it is constant; `logical` is the type operators
+ * see (F32 for a quantised value), `tensor.dtype` the stored one. */
+struct plan_value {
+    struct tensor tensor;
+    enum dtype logical;
+    int late_node; /* >= 0: constant, computed by this node when first asked for (plan_materialise) */
+    bool is_needed;
+};
+
+struct plan {
+    struct net *net; /* not counted: see plan_ref */
+    unsigned refs;   /* protected by the net's mutex, as is `is_cached` */
+    bool is_cached;
+    unsigned long used; /* for eviction */
+
+    unsigned n_threads;
+    size_t n_inputs, n_outputs;
+    struct shape *inputs;
+    struct tensor *outputs;
+    int *output_forms;
+
+    struct plan_value *values; /* n_values of the graph */
+    int *first_form;           /* of each value, -1 */
+    void **owned;              /* memory of constants computed here */
+    size_t n_owned, owned_cap, owned_bytes;
+
+    size_t n_forms, forms_cap, n_buffers, buffers_cap, n_steps, steps_cap;
+    struct form *forms;
+    struct buffer *buffers;
+    struct step *steps;
+    size_t table_size, arena_size; /* the arena begins with the table of buffer addresses */
+};
+
+/* What building needs of a net. */
+struct plan_env {
+    const struct graph *graph; /* execution graph */
+    const struct net_options *options;
+    struct pack_cache *packs;
+    struct onednn *onednn;
+};
+
+int plan_build(const struct plan_env *env, const struct shape *inputs, unsigned threads, struct plan **ret,
+    struct error *err);
+struct plan *plan_free(struct plan *p);
+DEFINE_CLEANUP(struct plan *, plan_free)
+size_t plan_count_bytes(const struct plan *p);
+
+/* plan_infer.c */
+int plan_infer(struct plan *p, const struct plan_env *env, struct error *err);
+bool plan_is_constant(const struct plan *p, int value);
+int plan_materialise(struct plan *p, const struct graph *g, int value, struct error *err);
+void *plan_own(struct plan *p, size_t size); /* zeroed, aligned, freed with the plan; NULL */
+
+/* plan_choose.c: kernel, layouts (types) of the layer; l->in_type and out_type are written. */
+struct plan_choice {
+    const struct kernel *kernel;
+    enum layout in, out;
+};
+int plan_choose(const struct plan *p, const struct plan_env *env, const struct node *n, size_t skip,
+    struct plan_choice *ret, struct error *err);
+
+/* A layer with the memory behind its pointers, filled for a node with all tensors in given layouts. */
+struct layer_box {
+    struct layer l;
+    struct tensor in[LAYER_MAX_IO], out[LAYER_MAX_IO], post[NODE_MAX_POSTS];
+    const struct tensor *in_ptr[LAYER_MAX_IO];
+    struct vtype in_type[LAYER_MAX_IO], out_type[LAYER_MAX_IO], post_type[NODE_MAX_POSTS];
+};
+void plan_fill_layer(const struct plan *p, const struct plan_env *env, const struct node *n, enum layout in,
+    enum layout out, struct layer_box *ret);
+
+/* The layout as it really is: shapes of rank below 3 and such with one channel or one pixel lie the same way
+ * in PLAIN and NHWC, and are called PLAIN. */
+enum layout layout_normal(const struct shape *s, enum layout l);
+size_t plan_form_bytes(const struct form *f); /* as stored, padding of blocks included */
+
+/* plan_memory.c */
+int plan_share_buffers(struct plan *p); /* before prepare: in-place decisions; fills first and last */
+int plan_place_buffers(struct plan *p, struct error *err);
+
+#endif

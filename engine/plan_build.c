@@ -1,0 +1,482 @@
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/ops.h"
+#include "engine/plan.h"
+
+/* Room for one more element of `size` bytes. */
+static bool grow(void **data, size_t n, size_t *cap, size_t size) {
+    size_t more = *cap ? 2 * *cap : 64;
+    void *d;
+
+    if (n < *cap)
+        return true;
+    d = realloc(*data, more * size);
+    if (!d)
+        return false;
+    *data = d;
+    *cap = more;
+    return true;
+}
+
+static int add_buffer(struct plan *p, enum buffer_kind kind, size_t size) {
+    if (!grow((void **)&p->buffers, p->n_buffers, &p->buffers_cap, sizeof(*p->buffers)))
+        return -ENOMEM;
+    p->buffers[p->n_buffers] =
+        (struct buffer){.kind = kind, .size = size, .first = -1, .last = -1, .shared = -1};
+    return (int)p->n_buffers++;
+}
+
+size_t plan_form_bytes(const struct form *f) {
+    struct shape s = f->shape;
+    size_t bytes = 0;
+
+    if (f->type.layout == LAYOUT_nChw16c && s.rank >= 3)
+        s.dim[1] = (s.dim[1] + 15) / 16 * 16;
+    (void)shape_bytes(&s, f->type.dtype, &bytes); /* cannot overflow: plan_infer limits sizes */
+    return bytes;
+}
+
+/* A new form of `value`; buffer -1: a new one in the arena. Returns its index. */
+static int add_form(struct plan *p, int value, const struct vtype *type, int buffer) {
+    struct form f = {.value = value, .type = *type, .shape = p->values[value].tensor.shape, .buffer = buffer};
+
+    if (!grow((void **)&p->forms, p->n_forms, &p->forms_cap, sizeof(*p->forms)))
+        return -ENOMEM;
+    if (buffer < 0)
+        f.buffer = add_buffer(p, BUFFER_ARENA, plan_form_bytes(&f));
+    if (f.buffer < 0)
+        return f.buffer;
+    f.next = p->first_form[value];
+    p->forms[p->n_forms] = f;
+    p->first_form[value] = (int)p->n_forms;
+    return (int)p->n_forms++;
+}
+
+static struct step *add_step(
+    struct plan *p, const struct kernel *k, const struct node *n, int n_in, int n_out) {
+    struct step s = {
+        .kernel = k, .node = n, .n_in = n_in, .n_out = n_out, .in_place_post = -1, .scratch = -1};
+
+    for (int i = 0; i < NODE_MAX_POSTS; i++)
+        s.post_in[i] = -1;
+    if (!grow((void **)&p->steps, p->n_steps, &p->steps_cap, sizeof(*p->steps)))
+        return NULL;
+    s.in = calloc((size_t)(n_in + n_out) + 1, sizeof(int));
+    if (!s.in)
+        return NULL;
+    s.out = s.in + n_in;
+    p->steps[p->n_steps] = s;
+    return &p->steps[p->n_steps++];
+}
+
+static bool same_type(const struct vtype *a, const struct vtype *b) {
+    return a->dtype == b->dtype && a->layout == b->layout && a->quant.scale == b->quant.scale &&
+           a->quant.zero == b->quant.zero;
+}
+
+static int constant_form(struct plan *p, const struct plan_env *env, int v, struct error *err) {
+    struct tensor *t = &p->values[v].tensor;
+    struct vtype type = {.dtype = t->dtype, .layout = LAYOUT_PLAIN};
+    size_t bytes;
+    int buffer, r;
+
+    for (int f = p->first_form[v]; f >= 0; f = p->forms[f].next)
+        return f;
+    r = plan_materialise(p, env->graph, v, err);
+    if (r < 0)
+        return r;
+    if (!shape_bytes(&t->shape, t->dtype, &bytes))
+        return error_set(err, -EFBIG, "constant '%s' is too large", env->graph->values[v].name);
+    if ((uintptr_t)t->data % 64) {
+        void *copy = plan_own(p, bytes);
+
+        if (!copy)
+            return error_oom(err);
+        memcpy(copy, t->data, bytes);
+        t->data = copy;
+    }
+    buffer = add_buffer(p, BUFFER_CONST, bytes);
+    if (buffer >= 0)
+        p->buffers[buffer].data = t->data;
+    r = buffer < 0 ? buffer : add_form(p, v, &type, buffer);
+    return r < 0 ? error_oom(err) : r;
+}
+
+/* The kernel that turns form `from` into type `to`. */
+static const struct kernel *find_conversion(const struct plan_env *env, const struct layer *l) {
+    for (size_t i = 0; i < kernel_convert_table_size; i++) {
+        if (kernel_convert_table[i]->fits(&env->options->cpu, l))
+            return kernel_convert_table[i];
+    }
+    return NULL;
+}
+
+static void fill_conversion(const struct plan *p, const struct plan_env *env, int from,
+    const struct vtype *to, struct layer_box *ret) {
+    const struct form *f = &p->forms[from];
+
+    memset(ret, 0, sizeof(*ret));
+    ret->in[0] = (struct tensor){.dtype = f->type.dtype, .shape = f->shape, .layout = f->type.layout};
+    ret->out[0] = (struct tensor){.dtype = to->dtype, .shape = f->shape, .layout = to->layout};
+    ret->in_type[0] = f->type;
+    ret->out_type[0] = *to;
+    ret->in_ptr[0] = &ret->in[0];
+    ret->l = (struct layer){
+        .graph = env->graph,
+        .n_in = 1,
+        .n_out = 1,
+        .in = ret->in_ptr,
+        .out = ret->out,
+        .in_type = ret->in_type,
+        .out_type = ret->out_type,
+        .post_in = ret->post,
+        .post_type = ret->post_type,
+        .in_place_post = -1,
+        .n_threads = p->n_threads,
+        .onednn = env->onednn,
+    };
+}
+
+static int convert(
+    struct plan *p, const struct plan_env *env, int from, const struct vtype *to, struct error *err) {
+    struct layer_box box;
+    const struct kernel *k;
+    struct step *s;
+    int form;
+
+    fill_conversion(p, env, from, to, &box);
+    k = find_conversion(env, &box.l);
+    if (!k)
+        return error_set(err, -EOPNOTSUPP, "no conversion of value '%s' from %s to %s",
+            env->graph->values[p->forms[from].value].name, layout_name(p->forms[from].type.layout),
+            layout_name(to->layout));
+    form = add_form(p, p->forms[from].value, to, -1);
+    s = form < 0 ? NULL : add_step(p, k, NULL, 1, 1);
+    if (!s)
+        return error_oom(err);
+    s->in[0] = from;
+    s->out[0] = form;
+    return form;
+}
+
+/* The form of `v` in `layout`: the one there is, the same memory under another name, or a conversion. */
+static int want_form(
+    struct plan *p, const struct plan_env *env, int v, enum layout layout, struct error *err) {
+    struct vtype type = {
+        .dtype = p->values[v].tensor.dtype, .layout = layout, .quant = env->graph->values[v].quant};
+    const struct shape *s = &p->values[v].tensor.shape;
+    int best = -1;
+
+    if (s->rank < 3)
+        type.layout = LAYOUT_PLAIN;
+    for (int f = p->first_form[v]; f >= 0; f = p->forms[f].next) {
+        if (same_type(&p->forms[f].type, &type))
+            return f;
+        best = f;
+    }
+    for (int f = p->first_form[v]; f >= 0; f = p->forms[f].next) {
+        if (layout_normal(s, p->forms[f].type.layout) == layout_normal(s, type.layout)) {
+            int r = add_form(p, v, &type, p->forms[f].buffer);
+
+            return r < 0 ? error_oom(err) : r;
+        }
+    }
+    if (best < 0)
+        return error_set(err, -EIO, "value '%s' is used before it is computed", env->graph->values[v].name);
+    return convert(p, env, best, &type, err);
+}
+
+/* Views share the memory of what they view, in the operator's order of elements. */
+static bool is_plain_view(const struct plan *p, const struct graph *g, const struct node *n) {
+    const struct value *in, *out;
+
+    if (!n->op->is_view || n->n_post || n->in[0] < 0 || n->out[0] < 0 || plan_is_constant(p, n->in[0]))
+        return false;
+    for (int i = 1; i < n->n_out; i++) {
+        if (n->out[i] >= 0 && p->values[n->out[i]].is_needed)
+            return false;
+    }
+    in = &g->values[n->in[0]];
+    out = &g->values[n->out[0]];
+    return p->values[n->in[0]].tensor.dtype == p->values[n->out[0]].tensor.dtype &&
+           in->quant.scale == out->quant.scale && in->quant.zero == out->quant.zero;
+}
+
+static int build_view(struct plan *p, const struct plan_env *env, const struct node *n, struct error *err) {
+    const struct plan_value *in = &p->values[n->in[0]], *out = &p->values[n->out[0]];
+    enum layout layout = LAYOUT_PLAIN;
+    struct vtype type;
+    int form;
+
+    /* Identity and friends keep every layout */
+    if (shape_equal(&in->tensor.shape, &out->tensor.shape) && p->first_form[n->in[0]] >= 0)
+        layout = p->forms[p->first_form[n->in[0]]].type.layout;
+    form = want_form(p, env, n->in[0], layout, err);
+    if (form < 0)
+        return form;
+    type = p->forms[form].type;
+    form = add_form(p, n->out[0], &type, p->forms[form].buffer);
+    return form < 0 ? error_oom(err) : 0;
+}
+
+/* Forms of the inputs and residuals, in the layouts chosen. */
+static int want_inputs(struct plan *p, const struct plan_env *env, const struct node *n,
+    const struct plan_choice *c, int *ret_in, int *ret_post, struct error *err) {
+    for (int i = 0; i < n->n_in; i++) {
+        int v = n->in[i];
+
+        ret_in[i] = -1;
+        if (v < 0 || (plan_is_constant(p, v) && !c->kernel->reads_constants))
+            continue;
+        ret_in[i] = plan_is_constant(p, v) ? constant_form(p, env, v, err) : want_form(p, env, v, c->in, err);
+        if (ret_in[i] < 0)
+            return ret_in[i];
+    }
+    for (int i = 0; i < n->n_post; i++) {
+        int v = n->post[i].other;
+
+        ret_post[i] = -1;
+        if (v < 0)
+            continue;
+        ret_post[i] =
+            plan_is_constant(p, v) ? constant_form(p, env, v, err) : want_form(p, env, v, c->out, err);
+        if (ret_post[i] < 0)
+            return ret_post[i];
+    }
+    return 0;
+}
+
+static int build_node(
+    struct plan *p, const struct plan_env *env, const struct node *n, size_t skip, struct error *err) {
+    int in[LAYER_MAX_IO], post[NODE_MAX_POSTS];
+    struct plan_choice c;
+    struct step *s;
+    int r;
+
+    if (is_plain_view(p, env->graph, n))
+        return build_view(p, env, n, err);
+    r = plan_choose(p, env, n, skip, &c, err);
+    if (r == 0)
+        r = want_inputs(p, env, n, &c, in, post, err);
+    if (r < 0)
+        return r;
+    s = add_step(p, c.kernel, n, n->n_in, n->n_out);
+    if (!s)
+        return error_oom(err);
+    memcpy(s->in, in, (size_t)n->n_in * sizeof(int));
+    s->n_post = n->n_post;
+    memcpy(s->post_in, post, (size_t)n->n_post * sizeof(int));
+    for (int i = 0; i < n->n_out; i++) {
+        int v = n->out[i];
+        struct vtype type;
+
+        s->out[i] = -1;
+        if (v < 0)
+            continue;
+        type = (struct vtype){.dtype = p->values[v].tensor.dtype,
+            .layout = p->values[v].tensor.shape.rank < 3 ? LAYOUT_PLAIN : c.out,
+            .quant = env->graph->values[v].quant};
+        s->out[i] = add_form(p, v, &type, -1);
+        if (s->out[i] < 0)
+            return error_oom(err);
+    }
+    return 0;
+}
+
+static bool is_node_needed(const struct plan *p, const struct node *n) {
+    for (int i = 0; i < n->n_out; i++) {
+        if (n->out[i] >= 0 && p->values[n->out[i]].is_needed && !plan_is_constant(p, n->out[i]))
+            return true;
+    }
+    return false;
+}
+
+static int add_inputs(struct plan *p, const struct graph *g) {
+    for (size_t i = 0; i < p->n_inputs; i++) {
+        int v = g->inputs[i];
+        struct vtype type = {
+            .dtype = p->values[v].tensor.dtype, .layout = LAYOUT_PLAIN, .quant = g->values[v].quant};
+        int form = add_form(p, v, &type, -1);
+
+        if (form < 0)
+            return form;
+        p->buffers[p->forms[form].buffer].kind = BUFFER_INPUT;
+        p->buffers[p->forms[form].buffer].index = i;
+    }
+    return 0;
+}
+
+static int add_outputs(struct plan *p, const struct plan_env *env, struct error *err) {
+    const struct graph *g = env->graph;
+
+    for (size_t i = 0; i < p->n_outputs; i++) {
+        int v = g->outputs[i], form;
+
+        form =
+            plan_is_constant(p, v) ? constant_form(p, env, v, err) : want_form(p, env, v, LAYOUT_PLAIN, err);
+        if (form < 0)
+            return form;
+        p->output_forms[i] = form;
+        p->outputs[i] = (struct tensor){.dtype = p->forms[form].type.dtype, .shape = p->forms[form].shape};
+    }
+    return 0;
+}
+
+/* Forgets the steps and all that came of them; what was inferred stays. */
+static void clear_steps(struct plan *p, const struct graph *g) {
+    for (size_t i = 0; i < p->n_steps; i++) {
+        if (p->steps[i].state)
+            p->steps[i].kernel->done(p->steps[i].state);
+        free(p->steps[i].in);
+    }
+    p->n_steps = p->n_forms = p->n_buffers = 0;
+    for (size_t i = 0; i < g->n_values; i++)
+        p->first_form[i] = -1;
+}
+
+static int build_steps(struct plan *p, const struct plan_env *env, const size_t *skip, struct error *err) {
+    const struct graph *g = env->graph;
+
+    clear_steps(p, g);
+    if (add_inputs(p, g) < 0)
+        return error_oom(err);
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        int r = is_node_needed(p, &g->nodes[i]) ? build_node(p, env, &g->nodes[i], skip[i], err) : 0;
+
+        if (r < 0)
+            return r;
+    }
+    return add_outputs(p, env, err);
+}
+
+static void fill_step_layer(
+    const struct plan *p, const struct plan_env *env, const struct step *s, struct layer_box *box) {
+    enum layout in = LAYOUT_PLAIN, out = LAYOUT_PLAIN;
+
+    if (!s->node) {
+        fill_conversion(p, env, s->in[0], &p->forms[s->out[0]].type, box);
+        return;
+    }
+    for (int i = 0; i < s->n_in; i++) {
+        if (s->in[i] >= 0 && !plan_is_constant(p, p->forms[s->in[i]].value) &&
+            p->forms[s->in[i]].shape.rank >= 3)
+            in = p->forms[s->in[i]].type.layout;
+    }
+    for (int i = 0; i < s->n_out; i++) {
+        if (s->out[i] >= 0 && p->forms[s->out[i]].shape.rank >= 3)
+            out = p->forms[s->out[i]].type.layout;
+    }
+    plan_fill_layer(p, env, s->node, in, out, box);
+    box->l.in_place_post = s->in_place_post;
+}
+
+static void count_step(const struct plan *p, const struct layer_box *box, struct step *s) {
+    struct tensor in[LAYER_MAX_IO], out[LAYER_MAX_IO];
+    const struct tensor *in_ptr[LAYER_MAX_IO];
+    struct op_cost cost = {0};
+
+    if (!s->node || !s->node->op->cost)
+        return;
+    for (int i = 0; i < s->n_in; i++) {
+        in_ptr[i] = NULL;
+        if (s->node->in[i] < 0)
+            continue;
+        in[i] = box->in[i];
+        in[i].dtype = p->values[s->node->in[i]].logical;
+        in_ptr[i] = &in[i];
+    }
+    for (int i = 0; i < s->n_out; i++)
+        out[i] = box->out[i];
+    s->node->op->cost(s->node, in_ptr, out, &cost);
+    s->macs = cost.macs;
+}
+
+/* -EOPNOTSUPP with *ret_node set: the kernel chosen for that node will not have it after all. */
+static int prepare_steps(
+    struct plan *p, const struct plan_env *env, const struct node **ret_node, struct error *err) {
+    for (size_t i = 0; i < p->n_steps; i++) {
+        struct step *s = &p->steps[i];
+        size_t scratch = 0;
+        struct layer_box box;
+        int r;
+
+        fill_step_layer(p, env, s, &box);
+        pack_take_used(env->packs);
+        r = s->kernel->prepare(&box.l, env->packs, &s->state, &scratch, err);
+        if (r < 0) {
+            *ret_node = s->node;
+            return r;
+        }
+        s->weight_bytes = pack_take_used(env->packs);
+        count_step(p, &box, s);
+        if (scratch) {
+            int b = add_buffer(p, BUFFER_ARENA, scratch);
+
+            if (b < 0)
+                return error_oom(err);
+            p->buffers[b].first = p->buffers[b].last = (int)i;
+            s->scratch = b;
+        }
+    }
+    return 0;
+}
+
+/* A kernel may refuse in prepare (oneDNN has only its reference code for the shape): the next one of the
+ * table takes the node and the steps are laid out anew. Ends because every round uses up a row. */
+static int build_until_prepared(struct plan *p, const struct plan_env *env, size_t *skip, struct error *err) {
+    for (;;) {
+        const struct node *refused = NULL;
+        struct error e = {0};
+        int r = build_steps(p, env, skip, err);
+
+        if (r == 0)
+            r = plan_share_buffers(p);
+        if (r < 0)
+            return r == -ENOMEM ? error_oom(err) : r;
+        r = prepare_steps(p, env, &refused, &e);
+        if (r == 0)
+            return 0;
+        if (r != -EOPNOTSUPP || !refused) {
+            error_copy(err, &e);
+            return r;
+        }
+        skip[refused - env->graph->nodes]++;
+    }
+}
+
+static int allocate(struct plan *p, const struct graph *g, const struct shape *inputs) {
+    p->n_inputs = g->n_inputs;
+    p->n_outputs = g->n_outputs;
+    p->inputs = calloc(g->n_inputs + 1, sizeof(*p->inputs));
+    p->outputs = calloc(g->n_outputs + 1, sizeof(*p->outputs));
+    p->output_forms = calloc(g->n_outputs + 1, sizeof(*p->output_forms));
+    p->values = calloc(g->n_values + 1, sizeof(*p->values));
+    p->first_form = calloc(g->n_values + 1, sizeof(*p->first_form));
+    if (!p->inputs || !p->outputs || !p->output_forms || !p->values || !p->first_form)
+        return -ENOMEM;
+    if (g->n_inputs)
+        memcpy(p->inputs, inputs, g->n_inputs * sizeof(*inputs));
+    return 0;
+}
+
+int plan_build(const struct plan_env *env, const struct shape *inputs, unsigned threads, struct plan **ret,
+    struct error *err) {
+    _cleanup_(plan_freep) struct plan *p = calloc(1, sizeof(*p));
+    _cleanup_(freep) size_t *skip = calloc(env->graph->n_nodes + 1, sizeof(*skip));
+    int r;
+
+    if (!p || !skip || allocate(p, env->graph, inputs) < 0)
+        return error_oom(err);
+    p->n_threads = threads ? threads : 1;
+    r = plan_infer(p, env, err);
+    if (r == 0)
+        r = build_until_prepared(p, env, skip, err);
+    if (r == 0)
+        r = plan_place_buffers(p, err);
+    if (r < 0)
+        return r;
+    *ret = TAKE(p);
+    return 0;
+}

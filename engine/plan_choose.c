@@ -1,0 +1,184 @@
+#include <errno.h>
+#include <string.h>
+
+#include "engine/plan.h"
+
+enum layout layout_normal(const struct shape *s, enum layout l) {
+    int64_t pixels = 1;
+
+    if (s->rank < 3)
+        return LAYOUT_PLAIN;
+    if (l != LAYOUT_NHWC)
+        return l;
+    for (int d = 2; d < s->rank; d++)
+        pixels *= s->dim[d];
+    return pixels == 1 || s->dim[1] == 1 ? LAYOUT_PLAIN : l;
+}
+
+static struct vtype type_of(const struct plan *p, const struct graph *g, int v, enum layout l) {
+    const struct tensor *t = &p->values[v].tensor;
+
+    return (struct vtype){
+        .dtype = t->dtype, .layout = t->shape.rank < 3 ? LAYOUT_PLAIN : l, .quant = g->values[v].quant};
+}
+
+void plan_fill_layer(const struct plan *p, const struct plan_env *env, const struct node *n, enum layout in,
+    enum layout out, struct layer_box *ret) {
+    const struct graph *g = env->graph;
+
+    memset(ret, 0, sizeof(*ret));
+    for (int i = 0; i < n->n_in; i++) {
+        if (n->in[i] < 0)
+            continue;
+        ret->in[i] = p->values[n->in[i]].tensor;
+        ret->in_type[i] = type_of(p, g, n->in[i], plan_is_constant(p, n->in[i]) ? LAYOUT_PLAIN : in);
+        ret->in[i].layout = ret->in_type[i].layout;
+        ret->in_ptr[i] = &ret->in[i];
+    }
+    for (int i = 0; i < n->n_out; i++) {
+        if (n->out[i] < 0)
+            continue;
+        ret->out[i] = p->values[n->out[i]].tensor;
+        ret->out_type[i] = type_of(p, g, n->out[i], out);
+        ret->out[i].layout = ret->out_type[i].layout;
+    }
+    for (int i = 0; i < n->n_post; i++) {
+        if (n->post[i].other < 0)
+            continue;
+        ret->post[i] = p->values[n->post[i].other].tensor;
+        ret->post_type[i] = type_of(p, g, n->post[i].other, out);
+        ret->post[i].layout = ret->post_type[i].layout;
+    }
+    ret->l = (struct layer){
+        .graph = g,
+        .node = n,
+        .n_in = n->n_in,
+        .n_out = n->n_out,
+        .in = ret->in_ptr,
+        .out = ret->out,
+        .in_type = ret->in_type,
+        .out_type = ret->out_type,
+        .post_in = ret->post,
+        .post_type = ret->post_type,
+        .in_place_post = -1,
+        .n_threads = p->n_threads,
+        .onednn = env->onednn,
+    };
+}
+
+static bool runs_op(const struct kernel *k, const struct node *n) {
+    if (!k->op_types)
+        return true;
+    for (const char *const *op = k->op_types; *op; op++) {
+        if (strcmp(*op, n->op_type) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* `list`: names separated by commas, "-" before a forbidden one. When any name is given without "-" and fits
+ * the node's operator, only named kernels are tried (and the reference). */
+static bool is_listed(const char *list, const char *name, bool forbidden) {
+    size_t size = strlen(name);
+
+    for (const char *s = list; s && *s;) {
+        size_t n = strcspn(s, ",");
+        bool minus = *s == '-';
+
+        if (minus == forbidden && n - minus == size && memcmp(s + minus, name, size) == 0)
+            return true;
+        s += n;
+        s += *s == ',';
+    }
+    return false;
+}
+
+static bool has_forced(const char *list, const struct node *n) {
+    for (size_t i = 0; list && i < kernel_table_size; i++) {
+        if (!kernel_table[i]->is_reference && runs_op(kernel_table[i], n) &&
+            is_listed(list, kernel_table[i]->name, false))
+            return true;
+    }
+    return false;
+}
+
+/* The layout most of the computed input bytes are in already. */
+static enum layout current_layout(const struct plan *p, const struct node *n) {
+    size_t weight[LAYOUT_COUNT] = {0};
+    enum layout best = LAYOUT_PLAIN;
+
+    for (int i = 0; i < n->n_in; i++) {
+        int v = n->in[i];
+        size_t bytes = 0;
+
+        if (v < 0 || plan_is_constant(p, v))
+            continue;
+        for (int f = p->first_form[v]; f >= 0; f = p->forms[f].next) {
+            bytes = plan_form_bytes(&p->forms[f]);
+            weight[p->forms[f].type.layout] += bytes;
+        }
+    }
+    for (int l = 0; l < LAYOUT_COUNT; l++) {
+        if (weight[l] > weight[best])
+            best = (enum layout)l;
+    }
+    return best;
+}
+
+/* Where the kernel is free: what it was given, else channels last. */
+static bool output_layout(const struct layouts *l, enum layout in, enum layout *ret) {
+    static const enum layout order[] = {LAYOUT_NHWC, LAYOUT_PLAIN, LAYOUT_nChw16c, LAYOUT_BITS};
+
+    if (!l->free_out) {
+        *ret = in;
+        return true;
+    }
+    for (size_t i = 0; i < sizeof(order) / sizeof(*order); i++) {
+        if (l->out & 1u << order[i]) {
+            *ret = order[i];
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool try_kernel(const struct plan *p, const struct plan_env *env, const struct node *n,
+    const struct kernel *k, struct plan_choice *ret) {
+    enum layout order[] = {current_layout(p, n), LAYOUT_NHWC, LAYOUT_PLAIN, LAYOUT_nChw16c, LAYOUT_BITS};
+    struct layer_box box;
+
+    for (size_t i = 0; i < sizeof(order) / sizeof(*order); i++) {
+        enum layout out;
+
+        if ((i > 0 && order[i] == order[0]) || !(k->layouts.in & 1u << order[i]) ||
+            !output_layout(&k->layouts, order[i], &out))
+            continue;
+        plan_fill_layer(p, env, n, order[i], out, &box);
+        if (!k->fits(&env->options->cpu, &box.l))
+            continue;
+        *ret = (struct plan_choice){.kernel = k, .in = order[i], .out = out};
+        return true;
+    }
+    return false;
+}
+
+/* The default table: the first kernel that fits, in the layout at hand when it takes that. The planner
+ * (dynamic programming over kernels and conversions, timed by the tuner) takes this function's place. */
+int plan_choose(const struct plan *p, const struct plan_env *env, const struct node *n, size_t skip,
+    struct plan_choice *ret, struct error *err) {
+    const struct net_options *o = env->options;
+    bool forced = has_forced(o->kernels, n);
+
+    for (size_t i = 0; i < kernel_table_size; i++) {
+        const struct kernel *k = kernel_table[i];
+
+        if (!k->is_reference && (o->reference || is_listed(o->kernels, k->name, true) ||
+                                    (forced && !is_listed(o->kernels, k->name, false))))
+            continue;
+        if (!runs_op(k, n) || n->n_post > (int)k->max_posts || !try_kernel(p, env, n, k, ret))
+            continue;
+        if (skip-- == 0)
+            return 0;
+    }
+    return error_set(err, -EOPNOTSUPP, "no kernel runs node '%s' (%s)", n->id ? n->id : n->name, n->op_type);
+}

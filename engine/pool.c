@@ -1,0 +1,132 @@
+#include "engine/pool.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+
+struct pool {
+    unsigned n_workers;
+    pthread_t *workers;
+
+    pthread_mutex_t caller; /* held by the one caller whose work is being done */
+
+    pthread_mutex_t mutex; /* protects the rest, except `next` */
+    pthread_cond_t work, finished;
+    void (*fn)(void *ctx, unsigned part);
+    void *ctx;
+    unsigned n_parts;
+    unsigned n_busy; /* workers inside the current work */
+    unsigned long round;
+    bool stop;
+
+    atomic_uint next; /* the next part nobody took */
+};
+
+static void pool_work(struct pool *p, void (*fn)(void *, unsigned), void *ctx, unsigned n_parts) {
+    for (;;) {
+        unsigned part = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
+
+        if (part >= n_parts)
+            return;
+        fn(ctx, part);
+    }
+}
+
+static void *pool_main(void *arg) {
+    struct pool *p = arg;
+    unsigned long seen = 0;
+
+    pthread_mutex_lock(&p->mutex);
+    for (;;) {
+        while (!p->stop && (p->round == seen || !p->fn))
+            pthread_cond_wait(&p->work, &p->mutex);
+        if (p->stop)
+            break;
+        seen = p->round;
+        p->n_busy++;
+        void (*fn)(void *, unsigned) = p->fn;
+        void *ctx = p->ctx;
+        unsigned n_parts = p->n_parts;
+        pthread_mutex_unlock(&p->mutex);
+
+        pool_work(p, fn, ctx, n_parts);
+
+        pthread_mutex_lock(&p->mutex);
+        if (--p->n_busy == 0)
+            pthread_cond_signal(&p->finished);
+    }
+    pthread_mutex_unlock(&p->mutex);
+    return NULL;
+}
+
+int pool_new(unsigned n_threads, struct pool **ret, struct error *err) {
+    _cleanup_(pool_freep) struct pool *p = calloc(1, sizeof(*p));
+    unsigned wanted = n_threads > 1 ? n_threads - 1 : 0;
+
+    if (!p)
+        return error_oom(err);
+    pthread_mutex_init(&p->caller, NULL);
+    pthread_mutex_init(&p->mutex, NULL);
+    pthread_cond_init(&p->work, NULL);
+    pthread_cond_init(&p->finished, NULL);
+    p->workers = calloc(wanted + 1, sizeof(*p->workers));
+    if (!p->workers)
+        return error_oom(err);
+    for (; p->n_workers < wanted; p->n_workers++) {
+        int r = pthread_create(&p->workers[p->n_workers], NULL, pool_main, p);
+
+        if (r)
+            return error_set(err, -r, "cannot start a compute thread");
+    }
+    *ret = TAKE(p);
+    return 0;
+}
+
+struct pool *pool_free(struct pool *p) {
+    if (!p)
+        return NULL;
+    pthread_mutex_lock(&p->mutex);
+    p->stop = true;
+    pthread_cond_broadcast(&p->work);
+    pthread_mutex_unlock(&p->mutex);
+    for (unsigned i = 0; i < p->n_workers; i++)
+        pthread_join(p->workers[i], NULL);
+    pthread_cond_destroy(&p->finished);
+    pthread_cond_destroy(&p->work);
+    pthread_mutex_destroy(&p->mutex);
+    pthread_mutex_destroy(&p->caller);
+    free(p->workers);
+    free(p);
+    return NULL;
+}
+
+unsigned pool_size(const struct pool *p) {
+    return p ? p->n_workers + 1 : 1;
+}
+
+void pool_run(struct pool *p, unsigned n_parts, void (*fn)(void *ctx, unsigned part), void *ctx) {
+    if (!p || p->n_workers == 0 || n_parts < 2 || pthread_mutex_trylock(&p->caller) != 0) {
+        for (unsigned i = 0; i < n_parts; i++)
+            fn(ctx, i);
+        return;
+    }
+    pthread_mutex_lock(&p->mutex);
+    p->fn = fn;
+    p->ctx = ctx;
+    p->n_parts = n_parts;
+    p->round++;
+    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
+    pthread_cond_broadcast(&p->work);
+    pthread_mutex_unlock(&p->mutex);
+
+    pool_work(p, fn, ctx, n_parts);
+
+    /* A worker that wakes from here on finds no work; the ones inside are waited for. */
+    pthread_mutex_lock(&p->mutex);
+    p->fn = NULL;
+    while (p->n_busy)
+        pthread_cond_wait(&p->finished, &p->mutex);
+    pthread_mutex_unlock(&p->mutex);
+    pthread_mutex_unlock(&p->caller);
+}
