@@ -1,0 +1,66 @@
+// The built-in page in a real browser: node page.mjs URL PICTURE MODEL VARIANT LABEL
+// MODEL is there with VARIANT beside its original, both ready and compared; PICTURE shows LABEL.
+import assert from "node:assert/strict";
+import { chromium } from "playwright-core";
+
+const [url, picture, model, variant, label] = process.argv.slice(2);
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
+  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync"],
+});
+
+async function test(name, size, run) {
+  const page = await browser.newPage({ viewport: size });
+  const problems = [];
+  page.on("pageerror", (e) => problems.push(String(e)));
+  page.on("console", (m) => { if (m.type() === "error") problems.push(m.text()); });
+  page.on("request", (r) => { if (!r.url().startsWith(url) && !r.url().startsWith("blob:")) problems.push("outside resource " + r.url()); });
+  page.setDefaultTimeout(20000);
+  await page.goto(url + "/");
+  await run(page);
+  assert.deepEqual(problems, []);
+  await page.close();
+  console.log("ok " + name);
+}
+
+const desk = { width: 1280, height: 800 }, phone = { width: 360, height: 740 };
+let failed = 0;
+for (const [name, size, run] of [
+  ["models and variants are listed with their measured figures", desk, async (page) => {
+    await page.getByRole("button", { name: model, exact: true }).click();
+    const row = page.locator(`#variants tr[data-variant="${variant}"]`);
+    await row.waitFor();
+    const cells = await row.locator("td").allTextContents();
+    assert.match(cells[2], /^\d+\.\d\d %$/, "accuracy: " + cells);
+    assert.match(cells[6], /less/, "the file is smaller: " + cells);
+  }],
+  ["finished jobs are listed", desk, async (page) => {
+    await page.locator("#jobs li").first().waitFor();
+    assert.match(await page.locator("#jobs").textContent(), /succeeded/);
+  }],
+  ["every variant answers a picture", desk, async (page) => {
+    await page.getByRole("button", { name: model, exact: true }).click();
+    await page.locator(`#variants tr[data-variant="${variant}"]`).waitFor();
+    await page.setInputFiles("#file", picture);
+    for (const v of ["original", variant]) {
+      const row = page.locator(`#answers tr[data-variant="${v}"]`);
+      await row.waitFor();
+      assert.equal(await row.locator("td").nth(1).textContent(), label);
+    }
+  }],
+  ["the page fits a phone", phone, async (page) => {
+    await page.locator("#variants tbody tr").first().waitFor();
+    const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok(over <= 0, `scrolls ${over} px sideways`);
+  }],
+]) {
+  try {
+    await test(name, size, run);
+  } catch (e) {
+    failed++;
+    console.log(`not ok ${name}\n${e.stack}`);
+  }
+}
+await browser.close();
+process.exit(failed ? 1 : 0);
