@@ -108,10 +108,7 @@ struct node {
     /* set by passes on the execution graph only */
     int n_post;
     struct post post[NODE_MAX_POSTS];
-    const struct weight
-        *weight; /* recognised form of in[1]; NULL: none (weight.h). Unless it is plain floats,
-                    in[1] is then the initialiser of the codes, with the codes' type and shape:
-                    op->shape and op->forward want weight->shape and weight_decode's floats */
+    const struct weight *weight; /* recognised form of in[1]; NULL: none (weight.h) */
 };
 
 struct prop {
