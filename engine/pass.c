@@ -1,9 +1,18 @@
 #include "engine/pass.h"
 
+/* Identities go first: initialisers shared through Identity are then one value, not copies. */
+static const struct pass remove_identities = {"remove_identities", true, pass_remove_identities};
+static const struct pass fold_constants = {"fold_constants", true, pass_fold_constants};
+static const struct pass merge_pads = {"merge_pads", true, pass_merge_pads};
+static const struct pass fold_batch_norm = {"fold_batch_norm", true, pass_fold_batch_norm};
 static const struct pass match_weights = {"match_weights", false, pass_match_weights};
 static const struct pass qdq = {"qdq", false, pass_qdq};
 
 const struct pass *const pass_table[] = {
+    &remove_identities,
+    &fold_constants,
+    &merge_pads,
+    &fold_batch_norm,
     &match_weights,
     &qdq,
 };
