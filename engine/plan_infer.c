@@ -45,11 +45,17 @@ static bool is_quantised(const struct value *v) {
     return v->quant.scale > 0;
 }
 
-/* The tensor operator `op` sees of value `v`. */
-static struct tensor logical_tensor(const struct plan *p, const struct graph *g, const struct op *op, int v) {
+/* Input `i` of the node as its operator sees it: numbers, not codes. */
+static struct tensor logical_tensor(
+    const struct plan *p, const struct graph *g, const struct node *n, int i) {
+    int v = n->in[i];
     struct tensor t = p->values[v].tensor;
 
-    if (is_quantised(&g->values[v]) && !op->sees_codes) {
+    if (n->weight && i == 1 && n->weight->code->dtype != DT_F32) {
+        t.shape = n->weight->shape;
+        t.dtype = DT_F32;
+        t.data = NULL;
+    } else if (is_quantised(&g->values[v]) && !n->op->sees_codes) {
         t.dtype = p->values[v].logical;
         t.data = NULL;
     }
@@ -224,7 +230,7 @@ static int infer_node(struct plan *p, const struct graph *g, size_t index, struc
         in_ptr[i] = NULL;
         if (n->in[i] < 0)
             continue;
-        in[i] = logical_tensor(p, g, n->op, n->in[i]);
+        in[i] = logical_tensor(p, g, n, i);
         in_ptr[i] = &in[i];
         quantised = quantised || is_quantised(&g->values[n->in[i]]);
     }

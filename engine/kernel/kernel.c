@@ -4,6 +4,11 @@
 
 const struct kernel *const kernel_table[] = {
     /* best first for each operator */
+    &kernel_concat_copy,
+    &kernel_conv_f32_onednn,
+    &kernel_conv_transpose_f32_onednn,
+    &kernel_gemm_f32_onednn,
+    &kernel_pool_f32_onednn,
     &kernel_reference,
 };
 const size_t kernel_table_size = sizeof(kernel_table) / sizeof(*kernel_table);

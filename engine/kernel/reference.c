@@ -10,6 +10,8 @@
 #include "base/cleanup.h"
 #include "engine/kernel/quant.h"
 #include "engine/kernel/rows.h"
+#include "engine/kernel/weights.h"
+#include "engine/pack.h"
 
 struct kernel_state {
     struct node node; /* a copy; its op and param belong to the graph */
@@ -20,6 +22,7 @@ struct kernel_state {
     struct vtype *in_type, *out_type;
     struct tensor post[NODE_MAX_POSTS];
     struct vtype post_type[NODE_MAX_POSTS];
+    const struct pack *weight;                               /* coded weights, decoded: in[1] */
     size_t *in_at, *out_at, post_at[NODE_MAX_POSTS], own_at; /* in scratch; SIZE_MAX: none */
 };
 
@@ -99,7 +102,8 @@ static int reference_prepare(const struct layer *l, struct pack_cache *packs, st
     _cleanup_(reference_donep) struct kernel_state *s = calloc(1, sizeof(*s));
     size_t used = 0;
 
-    (void)packs;
+    int r = 0;
+
     if (!s)
         return error_oom(err);
     s->node = *l->node;
@@ -138,6 +142,14 @@ static int reference_prepare(const struct layer *l, struct pack_cache *packs, st
             s->out_at[i] = reserve(&used, &l->out[i]);
         }
     }
+    if (l->node->weight && l->node->weight->code->dtype != DT_F32)
+        r = kernel_decoded_weights(l, packs, &s->weight, err);
+    if (r < 0)
+        return r;
+    if (s->weight) {
+        s->in[1].dtype = DT_F32;
+        s->in[1].shape = l->node->weight->shape;
+    }
     s->own_at = used;
     if (l->node->op->scratch)
         used += l->node->op->scratch(l->node, s->in_ptr, s->out);
@@ -175,7 +187,7 @@ static void reference_run(const struct kernel_state *s, const struct run_io *io)
     for (int i = 0; i < s->n_in; i++) {
         in_ptr[i] = s->in_ptr[i] ? &in[i] : NULL;
         in[i] = s->in[i];
-        in[i].data = (void *)(uintptr_t)io->in[i];
+        in[i].data = i == 1 && s->weight ? s->weight->data : (void *)(uintptr_t)io->in[i];
         if (s->in_at[i] != NOWHERE) {
             in[i].data = scratch + s->in_at[i];
             quant_decode(io->in[i], s->in_type[i].dtype, s->in_type[i].quant, n_elements(&in[i]), in[i].data);

@@ -1,0 +1,137 @@
+/* Conv and ConvTranspose on floats, channels last, by oneDNN: groups, depthwise, dilation, any padding. */
+#include <string.h>
+
+#include "engine/kernel/layer_onednn.h"
+#include "engine/kernel/post_onednn.h"
+#include "engine/kernel/rows.h"
+#include "engine/kernel/weights.h"
+#include "engine/kernel/window.h"
+
+static bool is_transposed(const struct layer *l) {
+    return strcmp(l->node->op_type, "ConvTranspose") == 0;
+}
+
+static const struct tensor *bias_of(const struct layer *l) {
+    return l->n_in > 2 ? l->in[2] : NULL;
+}
+
+static bool window_of(const struct layer *l, struct window *w) {
+    const struct shape *weight = kernel_weight_shape(l);
+
+    return is_transposed(l) ? window_read_transposed(l->node, &l->in[0]->shape, &l->out[0].shape, weight, w)
+                            : window_read(l->node, &l->in[0]->shape, &l->out[0].shape, weight, w);
+}
+
+static bool conv_f32_fits(const struct cpu *cpu, const struct layer *l) {
+    const struct tensor *bias = bias_of(l);
+    struct window w;
+
+    (void)cpu;
+    if (!layer_onednn_is_f32(l) || !kernel_has_weights(l) || l->in[0]->data || l->in[0]->shape.rank > 5)
+        return false;
+    if (bias && (!bias->data || bias->dtype != DT_F32))
+        return false;
+    for (int i = 0; i < l->in[0]->shape.rank; i++) {
+        if (l->in[0]->shape.dim[i] == 0 || l->out[0].shape.dim[i] == 0)
+            return false;
+    }
+    return window_of(l, &w) && post_onednn_fits(l);
+}
+
+/* oneDNN's dims of the weights ([g] oc ic k…) with the strides they have in the file. */
+static bool weights_desc(const struct layer *l, dnnl_memory_desc_t *ret) {
+    const struct shape *w = kernel_weight_shape(l);
+    int64_t g = node_attr_int(l->node, "group", 1), inner = 1;
+    dnnl_dims_t dims = {0}, strides = {0};
+    int n = 0, rows;
+
+    if (g < 1 || w->dim[0] % g)
+        return false;
+    for (int i = 2; i < w->rank; i++)
+        inner *= w->dim[i];
+    if (g > 1) {
+        dims[n] = g;
+        strides[n++] = w->dim[0] / g * w->dim[1] * inner;
+    }
+    /* Conv: W[g * oc][ic]; ConvTranspose: W[g * ic][oc] */
+    rows = is_transposed(l);
+    dims[n] = rows ? w->dim[1] : w->dim[0] / g;
+    strides[n++] = rows ? inner : w->dim[1] * inner;
+    dims[n] = rows ? w->dim[0] / g : w->dim[1];
+    strides[n++] = rows ? w->dim[1] * inner : inner;
+    for (int i = 2; i < w->rank; i++) {
+        inner /= w->dim[i];
+        dims[n] = w->dim[i];
+        strides[n++] = inner;
+    }
+    return dnnl_memory_desc_init_by_strides(ret, n, dims, dnnl_f32, strides) == dnnl_success;
+}
+
+static dnnl_status_t conv_f32_describe(
+    const struct layer *l, const dnnl_memory_desc_t *weights, bool has_bias, union onednn_op_desc *ret) {
+    dnnl_memory_desc_t src, dst, bias;
+    dnnl_dims_t stride = {0}, dilation = {0}, begin = {0}, end = {0}, oc = {l->out[0].shape.dim[1]};
+    struct window w;
+    dnnl_status_t st;
+
+    if (!window_of(l, &w) || !onednn_desc(&l->in[0]->shape, DT_F32, l->in_type[0].layout, &src) ||
+        !onednn_desc(&l->out[0].shape, DT_F32, l->out_type[0].layout, &dst))
+        return dnnl_invalid_arguments;
+    for (int i = 0; i < w.rank; i++) {
+        stride[i] = w.stride[i];
+        dilation[i] = w.dilation[i] - 1;
+        begin[i] = w.begin[i];
+        /* pixels at the end that no window reads need no mention (the library rounds down as ONNX does), but
+         * a transposed convolution adds none unless told */
+        end[i] = w.end[i] < 0 && !is_transposed(l) ? 0 : w.end[i];
+    }
+    st = dnnl_memory_desc_init_by_tag(&bias, 1, oc, dnnl_f32, dnnl_a);
+    if (st != dnnl_success)
+        return st;
+    if (is_transposed(l))
+        return dnnl_dilated_deconvolution_forward_desc_init(&ret->deconv, dnnl_forward_inference,
+            dnnl_deconvolution_direct, &src, weights, has_bias ? &bias : NULL, &dst, stride, dilation, begin,
+            end);
+    return dnnl_dilated_convolution_forward_desc_init(&ret->conv, dnnl_forward_inference,
+        dnnl_convolution_direct, &src, weights, has_bias ? &bias : NULL, &dst, stride, dilation, begin, end);
+}
+
+static int conv_f32_prepare(const struct layer *l, struct pack_cache *packs, struct kernel_state **ret,
+    size_t *ret_scratch, struct error *err) {
+    struct layer_onednn_spec spec = {
+        .kernel = is_transposed(l) ? "conv_transpose_f32_onednn" : "conv_f32_onednn",
+        .weight_factor = 1,
+        .bias = bias_of(l),
+        .bias_factor = 1,
+        .n_bias = l->out[0].shape.dim[1],
+        .describe = conv_f32_describe,
+    };
+
+    if (!weights_desc(l, &spec.weights))
+        return onednn_error(err, dnnl_invalid_arguments, spec.kernel);
+    return layer_onednn_prepare(l, &spec, packs, ret, ret_scratch, err);
+}
+
+const struct kernel kernel_conv_f32_onednn = {
+    .name = "conv_f32_onednn",
+    .op_types = (const char *const[]){"Conv", NULL},
+    .fits = conv_f32_fits,
+    .layouts = {.in = 1u << LAYOUT_NHWC, .out = 1u << LAYOUT_NHWC},
+    .max_posts = NODE_MAX_POSTS,
+    .can_sum_in_place = true,
+    .prepare = conv_f32_prepare,
+    .run = layer_onednn_run,
+    .done = layer_onednn_done,
+};
+
+const struct kernel kernel_conv_transpose_f32_onednn = {
+    .name = "conv_transpose_f32_onednn",
+    .op_types = (const char *const[]){"ConvTranspose", NULL},
+    .fits = conv_f32_fits,
+    .layouts = {.in = 1u << LAYOUT_NHWC, .out = 1u << LAYOUT_NHWC},
+    .max_posts = NODE_MAX_POSTS,
+    .can_sum_in_place = true,
+    .prepare = conv_f32_prepare,
+    .run = layer_onednn_run,
+    .done = layer_onednn_done,
+};
