@@ -15,7 +15,7 @@
 struct request;
 struct stream;
 
-#define REPLY_MAX_HEADERS 12
+#define REPLY_MAX_HEADERS 20
 
 enum reply_kind { REPLY_EMPTY, REPLY_BYTES, REPLY_STATIC, REPLY_FILE, REPLY_STREAM };
 

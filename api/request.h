@@ -99,9 +99,12 @@ struct request {
     uint64_t body_ns;    /* … when the body was complete */
 
     atomic_bool is_gone; /* the client went away: the answer will be dropped */
-    /* Set by a handler that returns REQUEST_PENDING: called on the loop, at most once and never after
-     * request_complete(), when the client has gone. A hint: request_complete() is still owed. */
+    /* Set by a handler that returns REQUEST_PENDING. on_gone: called on the loop, at most once, when the
+     * client has gone before the answer; a hint (request_complete() is still owed), which may meet a
+     * completion under way in another thread. release: called on the loop when the request is freed; so
+     * `state` is valid in on_gone, always. */
     void (*on_gone)(struct request *r);
+    void (*release)(struct request *r);
     void *state; /* the pending handler's own */
 
     struct reply *reply;                /* what request_complete() sends */
