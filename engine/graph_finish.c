@@ -292,9 +292,9 @@ int graph_finish(struct graph *g, struct error *err) {
     if (r == 0)
         r = check_inputs(g, err);
     if (r == 0)
-        r = parse_ops(g, err);
-    if (r == 0)
         r = sort_nodes(g, err);
+    if (r == 0)
+        r = parse_ops(g, err);
     if (r == 0)
         r = give_ids(g, err);
     return r;

@@ -1,0 +1,111 @@
+/* Loading and writing with every allocation failing in turn: an error each time, nothing leaked (the
+ * sanitiser's build checks), nothing crashed. Linked with the allocator wrapped (meson.build). */
+#include "tests/unit/cmocka_all.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "engine/onnx.h"
+#include "engine/onnx_read.h"
+#include "tests/unit/model_file.h"
+
+static long fail_at = -1; /* which allocation from now fails; -1: none */
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t size);
+void *__real_reallocarray(void *p, size_t n, size_t size);
+void *__real_aligned_alloc(size_t align, size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t size);
+void *__wrap_reallocarray(void *p, size_t n, size_t size);
+void *__wrap_aligned_alloc(size_t align, size_t size);
+
+static bool fails_now(void) {
+    return fail_at >= 0 && fail_at-- == 0;
+}
+
+void *__wrap_malloc(size_t size) {
+    return fails_now() ? NULL : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t n, size_t size) {
+    return fails_now() ? NULL : __real_calloc(n, size);
+}
+
+void *__wrap_realloc(void *p, size_t size) {
+    return fails_now() ? NULL : __real_realloc(p, size);
+}
+
+void *__wrap_reallocarray(void *p, size_t n, size_t size) {
+    return fails_now() ? NULL : __real_reallocarray(p, n, size);
+}
+
+void *__wrap_aligned_alloc(size_t align, size_t size) {
+    return fails_now() ? NULL : __real_aligned_alloc(align, size);
+}
+
+#define MAX_ALLOCATIONS 10000
+
+static void test_loading_survives_every_failing_allocation(void **state) {
+    size_t size = 0;
+    uint8_t *file = data_bytes(TEST_DATA "/models/mnist-8.onnx", &size);
+    long n;
+    int r = -1;
+
+    (void)state;
+    assert_non_null(file);
+    for (n = 0; n < MAX_ALLOCATIONS && r < 0; n++) {
+        struct error e = {0};
+        struct graph *g = NULL, *clone = NULL;
+
+        fail_at = n;
+        r = onnx_parse(file, size, &g, &e);
+        if (r == 0)
+            r = graph_clone(g, &clone, &e);
+        fail_at = -1;
+        if (r < 0) {
+            assert_int_equal(r, -ENOMEM);
+            assert_string_equal(e.text, "out of memory");
+        }
+        graph_free(clone);
+        graph_free(g);
+    }
+    assert_int_equal(r, 0);
+    assert_true(n > 5);
+    free(file);
+}
+
+static void test_writing_survives_every_failing_allocation(void **state) {
+    size_t size = 0;
+    uint8_t *file = data_bytes(TEST_DATA "/models/mnist-8.onnx", &size);
+    struct error e = {0};
+    struct graph *g = NULL;
+    int fd = open("/dev/null", O_WRONLY | O_CLOEXEC), r = -1;
+
+    (void)state;
+    assert_non_null(file);
+    assert_true(fd >= 0);
+    assert_int_equal(onnx_parse(file, size, &g, &e), 0);
+    for (long n = 0; n < MAX_ALLOCATIONS && r < 0; n++) {
+        error_clear(&e);
+        fail_at = n;
+        r = onnx_write_fd(g, fd, &e);
+        fail_at = -1;
+        assert_true(r == 0 || r == -ENOMEM);
+    }
+    assert_int_equal(r, 0);
+    close(fd);
+    graph_free(g);
+    free(file);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_loading_survives_every_failing_allocation),
+        cmocka_unit_test(test_writing_survives_every_failing_allocation),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
