@@ -1,0 +1,10 @@
+/* Every fuzz target is this one function, as libFuzzer calls it; replay.c calls it over a corpus. */
+#ifndef TESTS_FUZZ_FUZZ_H
+#define TESTS_FUZZ_FUZZ_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#endif

@@ -1,0 +1,150 @@
+#!/usr/bin/python3
+"""Makes the seed models of tests/fuzz/corpus/onnx and tests/data/models (python3-onnx 1.12). Deterministic."""
+import pathlib
+import sys
+
+import numpy as np
+import onnx
+from onnx import TensorProto as T
+from onnx import helper as h
+from onnx import numpy_helper as nh
+
+rng = np.random.RandomState(7)
+
+
+def init(name, array):
+    return nh.from_array(np.asarray(array), name)
+
+
+def rand(*shape):
+    return rng.uniform(-1, 1, shape).astype(np.float32)
+
+
+def value(name, shape, dtype=T.FLOAT):
+    return h.make_tensor_value_info(name, dtype, shape)
+
+
+def model(nodes, inputs, outputs, inits=(), opset=13, ir=7, **graph):
+    g = h.make_graph(nodes, "g", inputs, outputs, list(inits), **graph)
+    return h.make_model(g, opset_imports=[h.make_opsetid("", opset)], ir_version=ir, producer_name="seed")
+
+
+def relu():
+    return model([h.make_node("Relu", ["x"], ["y"])], [value("x", ["N", 3])], [value("y", ["N", 3])])
+
+
+def conv_pad_bn():
+    nodes = [
+        h.make_node("Pad", ["x", "pads"], ["p"], mode="constant"),
+        h.make_node("Conv", ["p", "w"], ["c"], name="conv", kernel_shape=[3, 3], strides=[2, 2]),
+        h.make_node("BatchNormalization", ["c", "g", "b", "m", "v"], ["n"], epsilon=1e-3),
+        h.make_node("Mul", ["n", "k"], ["z"]),
+        h.make_node("Relu", ["z"], ["y"]),
+    ]
+    inits = [
+        init("pads", np.array([0, 0, 0, 0, 0, 0, 1, 1], np.int64)), init("w", rand(4, 3, 3, 3)),
+        init("g", rand(4)), init("b", rand(4)), init("m", rand(4)), init("v", abs(rand(4)) + 0.1),
+        init("k", rand(4, 1, 1)),
+    ]
+    return model(nodes, [value("x", ["N", 3, 8, 8])], [value("y", ["N", 4, 4, 4])], inits)
+
+
+def transposed_bn():
+    nodes = [
+        h.make_node("ConvTranspose", ["x", "w", "bias"], ["c"], strides=[2, 2], group=2),
+        h.make_node("BatchNormalization", ["c", "g", "b", "m", "v"], ["y"]),
+    ]
+    inits = [init("w", rand(4, 3, 2, 2)), init("bias", rand(6)), init("g", rand(6)), init("b", rand(6)),
+             init("m", rand(6)), init("v", abs(rand(6)) + 0.1)]
+    return model(nodes, [value("x", ["N", 4, 5, 5])], [value("y", ["N", 6, 10, 10])], inits)
+
+
+def gemm_arithmetic():
+    nodes = [
+        h.make_node("Gemm", ["x", "w", "c"], ["a"], alpha=0.5, beta=2.0),
+        h.make_node("Sub", ["k", "a"], ["s"]),
+        h.make_node("Div", ["s", "d"], ["y"]),
+    ]
+    inits = [init("w", rand(5, 4)), init("c", rand(4)), init("k", rand(1, 4)), init("d", rand(4) + 2)]
+    return model(nodes, [value("x", ["N", 5])], [value("y", ["N", 4])], inits)
+
+
+def shared_identity():
+    """torch shares equal initialisers through Identity nodes."""
+    nodes = [
+        h.make_node("Identity", ["w"], ["w2"]),
+        h.make_node("Conv", ["x", "w"], ["a"], name="c1"),
+        h.make_node("Conv", ["a", "w2"], ["b"], name="c2"),
+        h.make_node("Add", ["b", "k"], ["t"]),
+        h.make_node("Dropout", ["t"], ["u"]),
+        h.make_node("Identity", ["u"], ["y"]),
+    ]
+    return model(nodes, [value("x", ["N", 3, 4, 4])], [value("y", ["N", 3, 4, 4])],
+                 [init("w", rand(3, 3, 1, 1)), init("k", rand(1, 3, 1, 1))])
+
+
+def pool_pad():
+    nodes = [
+        h.make_node("Constant", [], ["pads"], value=init("", np.array([0, 0, 1, 1, 0, 0, 0, 0], np.int64))),
+        h.make_node("Pad", ["x", "pads"], ["p"]),
+        h.make_node("AveragePool", ["p"], ["y"], kernel_shape=[2, 2]),
+    ]
+    return model(nodes, [value("x", [1, 2, 4, 4])], [value("y", [1, 2, 4, 4])])
+
+
+def shape_subgraph():
+    nodes = [
+        h.make_node("Shape", ["x"], ["s"]),
+        h.make_node("Gather", ["s", "zero"], ["n"], axis=0),
+        h.make_node("Unsqueeze", ["n", "axes"], ["n1"]),
+        h.make_node("Concat", ["n1", "rest"], ["target"], axis=0),
+        h.make_node("Reshape", ["x", "target"], ["y"]),
+    ]
+    inits = [init("zero", np.array(0, np.int64)), init("axes", np.array([0], np.int64)),
+             init("rest", np.array([-1], np.int64))]
+    return model(nodes, [value("x", ["N", 3, 4, 4])], [value("y", ["N", "F"])], inits)
+
+
+def qdq():
+    nodes = [
+        h.make_node("QuantizeLinear", ["x", "sx", "zx"], ["xq"]),
+        h.make_node("DequantizeLinear", ["xq", "sx", "zx"], ["xd"]),
+        h.make_node("DequantizeLinear", ["w", "sw", "zw"], ["wd"], axis=0),
+        h.make_node("Conv", ["xd", "wd"], ["y"]),
+    ]
+    inits = [
+        init("sx", np.float32(0.02)), init("zx", np.uint8(128)),
+        init("w", rng.randint(-127, 128, (4, 3, 1, 1)).astype(np.int8)), init("sw", abs(rand(4)) + 0.01),
+        init("zw", np.zeros(4, np.int8)),
+    ]
+    return model(nodes, [value("x", [1, 3, 4, 4])], [value("y", [1, 4, 4, 4])], inits)
+
+
+def typed_ir3():
+    """IR 3: the initialiser is an input too; elements in typed fields, not raw."""
+    w = h.make_tensor("w", T.FLOAT, [3], [1.0, 2.0, 3.0])
+    k = h.make_tensor("k", T.INT64, [1], [-1])
+    m = model([h.make_node("Mul", ["x", "w"], ["z"], name=""), h.make_node("Reshape", ["z", "k"], ["y"])],
+              [value("x", [2, 3]), value("w", [3]), value("k", [1], T.INT64)], [value("y", [6])], [w, k],
+              opset=8, ir=3, doc_string="text", value_info=[value("z", [2, 3])])
+    h.set_model_props(m, {"author": "nobody", "layers": "2"})
+    return m
+
+
+def attributes():
+    n = h.make_node("Relu", ["x"], ["y"], f=0.5, i=-3, s="text", ints=[1, -2, 3], floats=[0.5, 1.5],
+                    strings=["a", "b"], t=h.make_tensor("t", T.FLOAT16, [2], np.array([1, 2], np.float16)))
+    return model([n], [value("x", [1])], [value("y", [1])])
+
+
+MODELS = [relu, conv_pad_bn, transposed_bn, gemm_arithmetic, shared_identity, pool_pad, shape_subgraph, qdq,
+          typed_ir3, attributes]
+IN_TESTS = {conv_pad_bn, transposed_bn, gemm_arithmetic, shared_identity, pool_pad, shape_subgraph, qdq}
+
+root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+for make in MODELS:
+    data = make().SerializeToString()
+    onnx.load_from_string(data)
+    folders = ["tests/fuzz/corpus/onnx"] + (["tests/data/models"] if make in IN_TESTS else [])
+    for folder in folders:
+        (root / folder / (make.__name__ + ".onnx")).write_bytes(data)
