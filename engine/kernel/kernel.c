@@ -9,6 +9,12 @@ const struct kernel *const kernel_table[] = {
     &kernel_conv_transpose_f32_onednn,
     &kernel_gemm_f32_onednn,
     &kernel_pool_f32_onednn,
+    &kernel_conv_s8_avx512vnni,
+    &kernel_conv_s8_avx2,
+    &kernel_conv_s8_plain,
+    &kernel_gemm_s8_avx512vnni,
+    &kernel_gemm_s8_avx2,
+    &kernel_gemm_s8_plain,
     &kernel_reference,
 };
 const size_t kernel_table_size = sizeof(kernel_table) / sizeof(*kernel_table);

@@ -12,4 +12,8 @@ extern const struct kernel kernel_gemm_f32_onednn;
 extern const struct kernel kernel_pool_f32_onednn;
 extern const struct kernel kernel_reference;
 
+/* conv_s8.c */
+extern const struct kernel kernel_conv_s8_avx512vnni, kernel_conv_s8_avx2, kernel_conv_s8_plain;
+extern const struct kernel kernel_gemm_s8_avx512vnni, kernel_gemm_s8_avx2, kernel_gemm_s8_plain;
+
 #endif

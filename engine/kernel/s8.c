@@ -1,0 +1,51 @@
+#include "engine/kernel/s8.h"
+
+#include <float.h>
+#include <math.h>
+
+bool s8_is_codes(const struct vtype *t) {
+    return t->dtype == DT_U8 && t->quant.scale > 0;
+}
+
+/* Bounds of a clamp: what its operator makes of the two ends of the line. */
+static bool clamp_bounds(const struct post *p, float *low, float *high) {
+    _Alignas(64) float ends[2] = {-FLT_MAX, FLT_MAX}, bound[2];
+    struct tensor x = {.dtype = DT_F32, .shape = {.rank = 1, .dim = {2}}, .data = ends};
+    struct tensor y = {.dtype = DT_F32, .shape = {.rank = 1, .dim = {2}}, .data = bound};
+    struct node n = {.op = p->op, .op_type = p->op->name, .param = p->param, .n_in = 1, .n_out = 1};
+    const struct tensor *in[3] = {&x, p->arg[0], p->arg[1]};
+
+    if (!p->op->is_clamp || p->other >= 0)
+        return false;
+    if (p->arg[0] || p->arg[1])
+        n.n_in = 3;
+    p->op->forward(&n, in, &y, NULL);
+    *low = bound[0];
+    *high = bound[1];
+    return true;
+}
+
+bool s8_output_init(const struct layer *l, struct s8_output *ret) {
+    const struct vtype *t = &l->out_type[0];
+    struct s8_output o = {.is_float = t->dtype == DT_F32, .low = -FLT_MAX, .high = FLT_MAX};
+    float scale = t->quant.scale;
+
+    if (!o.is_float && !s8_is_codes(t))
+        return false;
+    if (!o.is_float) {
+        o.zero = t->quant.zero;
+        o.low = (float)(0 - o.zero);
+        o.high = (float)(255 - o.zero);
+    }
+    for (int i = 0; i < l->node->n_post; i++) {
+        float low, high;
+
+        if (!clamp_bounds(&l->node->post[i], &low, &high))
+            return false;
+        o.low = fmaxf(o.low, o.is_float ? low : rintf(low / scale));
+        o.high = fminf(o.high, o.is_float ? high : rintf(high / scale));
+        o.high = fmaxf(o.high, o.low);
+    }
+    *ret = o;
+    return true;
+}

@@ -1,0 +1,301 @@
+/* int8 kernels: every instruction set gives, byte for byte, what the formula of kernel/s8.h says. */
+#include "tests/unit/cmocka_all.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/graph.h"
+#include "engine/kernel/conv_geometry.h"
+#include "engine/kernel/rows.h"
+#include "engine/pack.h"
+#include "engine/weight.h"
+
+#define SEED 12345
+
+static uint32_t next_random(uint32_t *state) {
+    *state = *state * 1664525u + 1013904223u;
+    return *state >> 8;
+}
+
+struct conv_case {
+    int64_t n, c, h, w, oc, kh, kw, stride, dilation, pad, groups;
+    bool per_channel, is_float_out, has_bias, unsigned_weights;
+};
+
+/* A layer and all the memory behind it. */
+struct fixture {
+    struct graph *g;
+    struct weight weight;
+    struct tensor codes, scales, zeros, x, w_tensor, bias, y;
+    const struct tensor *in[3];
+    struct vtype in_type[3], out_type;
+    uint8_t *input, *w_codes, zero_points[1];
+    float *w_scale, *bias_data;
+    struct layer l;
+};
+
+static struct weight *weight_of(struct fixture *f, const struct conv_case *k, uint32_t *rng) {
+    int64_t n_w = k->oc * (k->c / k->groups) * k->kh * k->kw, n_scale = k->per_channel ? k->oc : 1;
+
+    f->w_codes = malloc((size_t)n_w);
+    f->w_scale = malloc((size_t)n_scale * sizeof(float));
+    for (int64_t i = 0; i < n_w; i++)
+        f->w_codes[i] = (uint8_t)next_random(rng);
+    for (int64_t i = 0; i < n_scale; i++)
+        f->w_scale[i] = 0.001f * (float)(1 + next_random(rng) % 9);
+    f->zero_points[0] = 7;
+    f->codes = (struct tensor){.dtype = k->unsigned_weights ? DT_U8 : DT_S8,
+        .shape = {.rank = 4, .dim = {k->oc, k->c / k->groups, k->kh, k->kw}},
+        .data = f->w_codes};
+    f->scales = (struct tensor){.dtype = DT_F32, .shape = {.rank = k->per_channel, .dim = {k->oc}}};
+    f->scales.data = f->w_scale;
+    f->zeros = (struct tensor){.dtype = DT_U8, .shape = {.rank = 0}, .data = f->zero_points};
+    f->weight = (struct weight){
+        .structure = weight_structure_find("dense"),
+        .code = weight_code_find(k->unsigned_weights ? "u8" : "s8"),
+        .scales = weight_scales_find(k->per_channel ? "channel" : "layer"),
+        .shape = f->codes.shape,
+        .rows = k->oc,
+        .cols = n_w / k->oc,
+        .codes = &f->codes,
+        .scale = &f->scales,
+        .zero = k->unsigned_weights ? &f->zeros : NULL,
+    };
+    return &f->weight;
+}
+
+static int64_t out_size(int64_t in, int64_t k, const struct conv_case *c) {
+    return (in + 2 * c->pad - (k - 1) * c->dilation - 1) / c->stride + 1;
+}
+
+static void fixture_init(struct fixture *f, const struct conv_case *k) {
+    uint32_t rng = SEED;
+    int64_t n_x = k->n * k->c * k->h * k->w, oh = out_size(k->h, k->kh, k), ow = out_size(k->w, k->kw, k);
+    int ids[4], node;
+
+    memset(f, 0, sizeof(*f));
+    f->g = graph_new();
+    for (int i = 0; i < 4; i++) {
+        char name[2] = {(char)('a' + i), 0};
+
+        ids[i] = graph_add_value(f->g, name, DT_F32, &(struct shape){.rank = 4});
+    }
+    node = graph_insert_node(f->g, 0, "Conv", "conv", ids, 3, ids + 3, 1);
+    f->g->nodes[node].id = "conv";
+    graph_set_attr_ints(f->g, &f->g->nodes[node], "strides", (int64_t[]){k->stride, k->stride}, 2);
+    graph_set_attr_ints(f->g, &f->g->nodes[node], "dilations", (int64_t[]){k->dilation, k->dilation}, 2);
+    graph_set_attr_ints(f->g, &f->g->nodes[node], "pads", (int64_t[]){k->pad, k->pad, k->pad, k->pad}, 4);
+    graph_set_attr_int(f->g, &f->g->nodes[node], "group", k->groups);
+    f->input = malloc((size_t)n_x);
+    for (int64_t i = 0; i < n_x; i++)
+        f->input[i] = (uint8_t)next_random(&rng);
+    f->g->nodes[node].weight = weight_of(f, k, &rng);
+    f->bias_data = malloc((size_t)k->oc * sizeof(float));
+    for (int64_t i = 0; i < k->oc; i++)
+        f->bias_data[i] = 0.01f * (float)(int)(next_random(&rng) % 1000) - 5;
+    f->x = (struct tensor){
+        .dtype = DT_U8, .layout = LAYOUT_NHWC, .shape = {.rank = 4, .dim = {k->n, k->c, k->h, k->w}}};
+    f->w_tensor = (struct tensor){.dtype = DT_F32, .shape = f->codes.shape};
+    f->bias = (struct tensor){.dtype = DT_F32, .shape = {.rank = 1, .dim = {k->oc}}, .data = f->bias_data};
+    f->y = (struct tensor){.dtype = k->is_float_out ? DT_F32 : DT_U8,
+        .layout = LAYOUT_NHWC,
+        .shape = {.rank = 4, .dim = {k->n, k->oc, oh, ow}}};
+    f->in[0] = &f->x;
+    f->in[1] = &f->w_tensor;
+    f->in[2] = k->has_bias ? &f->bias : NULL;
+    f->in_type[0] = (struct vtype){DT_U8, LAYOUT_NHWC, {0.02f, 131}};
+    f->in_type[1] = f->in_type[2] = (struct vtype){.dtype = DT_F32};
+    f->out_type = (struct vtype){
+        f->y.dtype, LAYOUT_NHWC, k->is_float_out ? (struct quant){0} : (struct quant){0.11f, 119}};
+    f->l = (struct layer){
+        .graph = f->g,
+        .node = &f->g->nodes[node],
+        .n_in = 3,
+        .n_out = 1,
+        .in = f->in,
+        .out = &f->y,
+        .in_type = f->in_type,
+        .out_type = &f->out_type,
+        .in_place_post = -1,
+        .n_threads = 1,
+    };
+}
+
+static void fixture_done(struct fixture *f) {
+    free(f->input);
+    free(f->w_codes);
+    free(f->w_scale);
+    free(f->bias_data);
+    graph_free(f->g);
+}
+
+/* The exact sum of one output, the zero points taken off both sides. */
+static int32_t sum_at(
+    const struct fixture *f, const struct conv_case *k, int64_t n, int64_t oc, int64_t oy, int64_t ox) {
+    int64_t icg = k->c / k->groups, g = oc / (k->oc / k->groups), sum = 0;
+
+    for (int64_t ci = 0; ci < icg; ci++)
+        for (int64_t ky = 0; ky < k->kh; ky++)
+            for (int64_t kx = 0; kx < k->kw; kx++) {
+                int64_t y = oy * k->stride - k->pad + ky * k->dilation;
+                int64_t x = ox * k->stride - k->pad + kx * k->dilation;
+                uint8_t code = f->w_codes[((oc * icg + ci) * k->kh + ky) * k->kw + kx];
+
+                if (y < 0 || y >= k->h || x < 0 || x >= k->w)
+                    continue;
+                sum += (k->unsigned_weights ? code - 7 : (int8_t)code) *
+                       (f->input[((n * k->h + y) * k->w + x) * k->c + g * icg + ci] - 131);
+            }
+    return (int32_t)sum;
+}
+
+static void *formula(const struct fixture *f, const struct conv_case *k, size_t *ret_size) {
+    int64_t oh = f->y.shape.dim[2], ow = f->y.shape.dim[3], at = 0;
+    size_t count = (size_t)(k->n * oh * ow * k->oc);
+    float *real = malloc(count * sizeof(float));
+    uint8_t *code = malloc(count);
+
+    for (int64_t n = 0; n < k->n; n++)
+        for (int64_t y = 0; y < oh; y++)
+            for (int64_t x = 0; x < ow; x++)
+                for (int64_t oc = 0; oc < k->oc; oc++, at++) {
+                    float s = 0.02f * f->w_scale[k->per_channel ? oc : 0];
+                    int32_t sum = sum_at(f, k, n, oc, y, x);
+                    float v;
+
+                    if (k->has_bias)
+                        sum += (int32_t)nearbyint((double)f->bias_data[oc] / (double)s);
+                    real[at] = (float)sum * s;
+                    v = rintf((float)sum * (s / 0.11f)) + 119;
+                    code[at] = (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
+                }
+    *ret_size = k->is_float_out ? count * sizeof(float) : count;
+    free(k->is_float_out ? (void *)code : (void *)real);
+    return k->is_float_out ? (void *)real : (void *)code;
+}
+
+/* The kernel's output, NULL when it does not fit. */
+static void *run_kernel(
+    const struct fixture *f, const struct kernel *kernel, const char *hide, size_t size, unsigned n_threads) {
+    struct pack_cache *packs = pack_cache_new();
+    struct layer l = f->l;
+    struct kernel_state *s = NULL;
+    struct error err = {0};
+    struct cpu cpu;
+    size_t scratch_size = 0;
+    void *scratch, *y;
+    const void *in[3] = {f->input, NULL, NULL};
+
+    l.n_threads = n_threads;
+    assert_int_equal(cpu_detect(hide, &cpu, &err), 0);
+    if (!kernel->fits(&cpu, &l)) {
+        pack_cache_free(packs);
+        return NULL;
+    }
+    assert_int_equal(kernel->prepare(&l, packs, &s, &scratch_size, &err), 0);
+    y = malloc(size);
+    scratch = aligned_alloc(64, scratch_size + 64);
+    kernel->run(s, &(struct run_io){.in = in, .out = &y, .scratch = scratch});
+    kernel->done(s);
+    pack_cache_free(packs);
+    free(scratch);
+    return y;
+}
+
+static const struct conv_case conv_cases[] = {
+    /* n c h w oc kh kw stride dilation pad groups per_channel float bias unsigned */
+    {1, 16, 9, 8, 16, 3, 3, 1, 1, 1, 1, true, false, true, false},
+    {2, 3, 11, 13, 24, 3, 3, 2, 1, 1, 1, true, false, true, false},
+    {1, 3, 15, 15, 40, 7, 7, 2, 1, 3, 1, false, false, true, false},
+    {1, 64, 7, 7, 64, 3, 3, 1, 1, 1, 1, true, false, true, false},
+    {1, 32, 4, 4, 144, 3, 3, 1, 1, 1, 1, true, false, false, false},
+    {3, 24, 5, 6, 72, 1, 1, 1, 1, 0, 1, true, false, true, false},
+    {1, 17, 5, 6, 33, 1, 1, 1, 1, 0, 1, true, false, true, false},
+    {1, 64, 1, 1, 128, 1, 1, 1, 1, 0, 1, true, false, true, false},
+    {1, 32, 8, 8, 64, 1, 1, 2, 1, 0, 1, true, false, true, false},
+    {1, 8, 12, 12, 8, 3, 3, 1, 2, 2, 1, true, false, true, false},
+    {1, 24, 6, 5, 36, 3, 3, 1, 1, 1, 3, true, false, true, false},
+    {1, 20, 6, 5, 20, 3, 3, 1, 1, 1, 20, true, false, true, false},
+    {2, 96, 14, 13, 96, 3, 3, 2, 1, 1, 96, true, false, true, false},
+    {1, 40, 9, 9, 40, 5, 5, 1, 1, 2, 40, false, false, true, false},
+    {1, 16, 9, 40, 16, 1, 5, 1, 1, 0, 1, true, false, true, false},
+    {1, 16, 9, 8, 32, 3, 3, 1, 1, 1, 1, true, true, true, false},
+    {1, 16, 9, 8, 32, 3, 3, 1, 1, 1, 1, false, false, true, true},
+    {1, 200, 30, 30, 16, 3, 3, 1, 1, 1, 1, true, false, true, false},
+    {1, 30, 40, 40, 10, 1, 1, 1, 1, 0, 1, true, false, true, false},
+};
+
+static const struct kernel *const conv_kernels[] = {
+    &kernel_conv_s8_avx512vnni,
+    &kernel_conv_s8_avx2,
+    &kernel_conv_s8_plain,
+};
+
+static void test_convolutions_give_the_bytes_of_the_formula(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof(conv_cases) / sizeof(conv_cases[0]); i++)
+        for (size_t j = 0; j < sizeof(conv_kernels) / sizeof(conv_kernels[0]); j++) {
+            struct fixture f;
+            size_t size;
+            void *want, *got;
+
+            fixture_init(&f, &conv_cases[i]);
+            want = formula(&f, &conv_cases[i], &size);
+            got = run_kernel(&f, conv_kernels[j], NULL, size, 1);
+            if (got && memcmp(got, want, size) != 0)
+                fail_msg("case %zu, kernel %s", i, conv_kernels[j]->name);
+            if (conv_kernels[j] == &kernel_conv_s8_plain)
+                assert_non_null(got);
+            free(want);
+            free(got);
+            fixture_done(&f);
+        }
+}
+
+static void test_parts_of_threads_give_the_same_bytes(void **state) {
+    static const struct conv_case big[] = {
+        {1, 64, 28, 28, 128, 3, 3, 1, 1, 1, 1, true, false, true, false},
+        {1, 2048, 1, 1, 2048, 1, 1, 1, 1, 0, 1, true, false, true, false},
+        {1, 256, 28, 28, 128, 1, 1, 1, 1, 0, 1, true, false, true, false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(big) / sizeof(big[0]); i++)
+        for (size_t j = 0; j < sizeof(conv_kernels) / sizeof(conv_kernels[0]); j++) {
+            struct fixture f;
+            size_t size;
+            void *one, *three;
+
+            fixture_init(&f, &big[i]);
+            size = (size_t)(big[i].oc * f.y.shape.dim[2] * f.y.shape.dim[3]);
+            one = run_kernel(&f, conv_kernels[j], NULL, size, 1);
+            three = run_kernel(&f, conv_kernels[j], NULL, size, 3);
+            if (one)
+                assert_memory_equal(one, three, size);
+            free(one);
+            free(three);
+            fixture_done(&f);
+        }
+}
+
+static void test_hidden_features_hide_kernels(void **state) {
+    struct fixture f;
+
+    (void)state;
+    fixture_init(&f, &conv_cases[0]);
+    assert_null(run_kernel(&f, &kernel_conv_s8_avx512vnni, "avx512_vnni", 1, 1));
+    assert_null(run_kernel(&f, &kernel_conv_s8_avx2, "all", 1, 1));
+    fixture_done(&f);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_convolutions_give_the_bytes_of_the_formula),
+        cmocka_unit_test(test_parts_of_threads_give_the_same_bytes),
+        cmocka_unit_test(test_hidden_features_hide_kernels),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
