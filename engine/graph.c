@@ -254,14 +254,18 @@ size_t graph_consumers(const struct graph *g, int value, int *ret, size_t max) {
     size_t n = 0;
 
     for (size_t i = 0; i < g->n_nodes; i++) {
-        for (int k = 0; k < g->nodes[i].n_in; k++) {
-            if (g->nodes[i].in[k] != value)
-                continue;
-            if (n < max)
-                ret[n] = (int)i;
-            n++;
-            break;
-        }
+        const struct node *node = &g->nodes[i];
+        bool reads = false;
+
+        for (int k = 0; k < node->n_in && !reads; k++)
+            reads = node->in[k] == value;
+        for (int k = 0; k < node->n_post && !reads; k++)
+            reads = node->post[k].other == value;
+        if (!reads)
+            continue;
+        if (n < max)
+            ret[n] = (int)i;
+        n++;
     }
     return n;
 }

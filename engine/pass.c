@@ -7,6 +7,7 @@ static const struct pass merge_pads = {"merge_pads", true, pass_merge_pads};
 static const struct pass fold_batch_norm = {"fold_batch_norm", true, pass_fold_batch_norm};
 static const struct pass match_weights = {"match_weights", false, pass_match_weights};
 static const struct pass qdq = {"qdq", false, pass_qdq};
+static const struct pass fuse = {"fuse", false, pass_fuse};
 
 const struct pass *const pass_table[] = {
     &remove_identities,
@@ -15,5 +16,6 @@ const struct pass *const pass_table[] = {
     &fold_batch_norm,
     &match_weights,
     &qdq,
+    &fuse,
 };
 const size_t pass_table_size = sizeof(pass_table) / sizeof(*pass_table);

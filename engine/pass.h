@@ -35,4 +35,8 @@ int pass_qdq(struct graph *g, struct error *err); /* Q/DQ around layers → valu
 int pass_fuse(
     struct graph *g, struct error *err); /* hard-swish spelled out, activations, residual Add → posts */
 
+/* The numbers of an activation node as a post has them (graph.h); false: no activation that pass_fuse knows,
+ * or bounds that are not constant. */
+bool fuse_read_numbers(const struct graph *g, const struct node *n, struct post *ret);
+
 #endif

@@ -135,6 +135,7 @@ static void fill_conversion(const struct plan *p, const struct plan_env *env, in
         .post_type = ret->post_type,
         .in_place_post = -1,
         .n_threads = p->n_threads,
+        .cpu = &env->options->cpu,
         .onednn = env->onednn,
     };
 }

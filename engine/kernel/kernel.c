@@ -4,9 +4,11 @@
 
 const struct kernel *const kernel_table[] = {
     /* best first for each operator */
+    &kernel_binary_f32,
     &kernel_concat_copy,
     &kernel_conv_f32_onednn,
     &kernel_conv_transpose_f32_onednn,
+    &kernel_eltwise_f32_onednn,
     &kernel_gemm_f32_onednn,
     &kernel_pool_f32_onednn,
     &kernel_conv_s8_avx512vnni,

@@ -4,10 +4,12 @@
 
 #include "engine/kernel/kernel.h"
 
+extern const struct kernel kernel_binary_f32;
 extern const struct kernel kernel_concat_copy;
 extern const struct kernel kernel_conv_f32_onednn;
 extern const struct kernel kernel_conv_transpose_f32_onednn;
 extern const struct kernel kernel_convert_any;
+extern const struct kernel kernel_eltwise_f32_onednn;
 extern const struct kernel kernel_gemm_f32_onednn;
 extern const struct kernel kernel_pool_f32_onednn;
 extern const struct kernel kernel_reference;

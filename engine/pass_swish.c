@@ -1,0 +1,129 @@
+/* x * clip(x + 3, 0, 6) / 6 in the orders exporters write it:
+ *
+ *   Div(Mul(x, Clip(Add(x, 3), 0, 6)), 6)      Mul(Mul(x, Clip(…)), 1/6)
+ *   Mul(x, Div(Clip(Add(x, 3), 0, 6), 6))      Mul(x, HardSigmoid(x; 1/6, 1/2))
+ *
+ * The last node becomes HardSwish; the others go when nobody else reads them. */
+#include <math.h>
+#include <string.h>
+
+#include "engine/ops.h"
+#include "engine/pass_fuse.h"
+
+bool fuse_scalar(const struct graph *g, int value, float *ret) {
+    const struct tensor *t = value < 0 ? NULL : g->values[value].init;
+    int64_t n;
+
+    if (!t || !t->data || t->dtype != DT_F32 || !shape_count(&t->shape, &n) || n != 1)
+        return false;
+    memcpy(ret, t->data, sizeof(*ret));
+    return true;
+}
+
+bool fuse_clip_bounds(const struct graph *g, const struct node *n, float *ret_low, float *ret_high) {
+    *ret_low = node_attr_float(n, "min", -INFINITY);
+    *ret_high = node_attr_float(n, "max", INFINITY);
+    if (n->n_in > 1 && n->in[1] >= 0 && !fuse_scalar(g, n->in[1], ret_low))
+        return false;
+    return n->n_in < 3 || n->in[2] < 0 || fuse_scalar(g, n->in[2], ret_high);
+}
+
+static bool is_near(float a, float b) {
+    return fabsf(a - b) <= 1e-6f * fabsf(b);
+}
+
+/* The node of type `op` that makes the value, NULL. */
+static const struct node *made_by(const struct graph *g, int value, const char *op) {
+    int p = value < 0 ? -1 : g->values[value].producer;
+
+    return p >= 0 && strcmp(g->nodes[p].op_type, op) == 0 && !*g->nodes[p].domain && !g->nodes[p].n_post
+               ? &g->nodes[p]
+               : NULL;
+}
+
+/* `n` multiplies or divides by a constant: *ret_factor, *ret_x. */
+static bool is_scaling(const struct graph *g, const struct node *n, float *ret_factor, int *ret_x) {
+    bool mul = strcmp(n->op_type, "Mul") == 0;
+
+    if (!mul && strcmp(n->op_type, "Div") != 0)
+        return false;
+    for (int i = 0; i < (mul ? 2 : 1); i++) {
+        if (fuse_scalar(g, n->in[1 - i], ret_factor)) {
+            *ret_factor = mul ? *ret_factor : 1 / *ret_factor;
+            *ret_x = n->in[i];
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Is `value` clip(x + 3, 0, 6) * factor? */
+static bool is_ramp(const struct graph *g, int value, int x, float factor) {
+    const struct node *clip = made_by(g, value, "Clip"), *add, *gate;
+    float low, high, three;
+    int inner;
+
+    gate = made_by(g, value, "HardSigmoid");
+    if (gate && gate->in[0] == x && is_near(factor, 1) &&
+        is_near(node_attr_float(gate, "alpha", 0.2f), 1.0f / 6) &&
+        is_near(node_attr_float(gate, "beta", 0.5f), 0.5f))
+        return true;
+    if (!clip) {
+        const struct node *scale = made_by(g, value, "Div");
+        float f;
+
+        scale = scale ? scale : made_by(g, value, "Mul");
+        return scale && is_scaling(g, scale, &f, &inner) && made_by(g, inner, "Clip") &&
+               is_ramp(g, inner, x, factor * f);
+    }
+    add = made_by(g, clip->in[0], "Add");
+    if (!add || !is_near(factor, 1.0f / 6) || !fuse_clip_bounds(g, clip, &low, &high) || low < 0 || low > 0 ||
+        !is_near(high, 6))
+        return false;
+    return (add->in[0] == x && fuse_scalar(g, add->in[1], &three) && is_near(three, 3)) ||
+           (add->in[1] == x && fuse_scalar(g, add->in[0], &three) && is_near(three, 3));
+}
+
+/* x of the hard-swish that node `n` ends, -1. */
+static int match_swish(const struct graph *g, const struct node *n) {
+    const struct node *mul = n;
+    float factor = 1;
+    int inner;
+
+    if (is_scaling(g, n, &factor, &inner))
+        mul = made_by(g, inner, "Mul");
+    if (!mul || strcmp(mul->op_type, "Mul") != 0)
+        return -1;
+    for (int i = 0; i < 2; i++) {
+        if (is_ramp(g, mul->in[1 - i], mul->in[i], factor))
+            return mul->in[i];
+    }
+    return -1;
+}
+
+int pass_fuse_swish(struct graph *g, struct error *err) {
+    const struct op *swish = op_find("", "HardSwish");
+    bool found = false;
+
+    for (size_t i = 0; swish && i < g->n_nodes; i++) {
+        struct node *n = &g->nodes[i];
+        int x = *n->domain || n->n_post ? -1 : match_swish(g, n);
+
+        if (x < 0 || g->values[x].quant.scale > 0 || g->values[n->out[0]].quant.scale > 0)
+            continue;
+        n->op = swish;
+        n->op_type = swish->name;
+        n->in[0] = x;
+        n->n_in = 1;
+        n->n_attr = 0;
+        n->param = NULL;
+        found = true;
+        if (swish->parse) {
+            int r = swish->parse(g, n, err);
+
+            if (r < 0)
+                return r;
+        }
+    }
+    return found && graph_drop_unused(g) < 0 ? error_oom(err) : 0;
+}
