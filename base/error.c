@@ -4,13 +4,28 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Cuts a half character off the end, so that a sentence that was too long stays UTF-8. */
+static void trim_text(char *text) {
+    size_t n = strlen(text), back = 0;
+    unsigned char lead;
+
+    while (back < 3 && back < n && ((unsigned char)text[n - 1 - back] & 0xc0) == 0x80)
+        back++;
+    if (back == n)
+        return;
+    lead = (unsigned char)text[n - 1 - back];
+    if ((lead >= 0xc0 && back < 1) || (lead >= 0xe0 && back < 2) || (lead >= 0xf0 && back < 3))
+        text[n - 1 - back] = 0;
+}
+
 __attribute__((format(printf, 4, 0))) static void set_text(
     struct error *e, int err, const char *code, const char *fmt, va_list ap) {
     if (!e || e->err)
         return;
     e->err = err;
     e->code = code;
-    vsnprintf(e->text, sizeof(e->text), fmt, ap);
+    if (vsnprintf(e->text, sizeof(e->text), fmt, ap) >= (int)sizeof(e->text))
+        trim_text(e->text);
 }
 
 int error_set(struct error *e, int err, const char *fmt, ...) {
@@ -44,6 +59,7 @@ int error_prefix(struct error *e, int err, const char *fmt, ...) {
     va_end(ap);
     if (n >= 0 && (size_t)n < sizeof(e->text))
         snprintf(e->text + n, sizeof(e->text) - (size_t)n, ": %s", old);
+    trim_text(e->text);
     return err;
 }
 

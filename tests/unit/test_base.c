@@ -21,6 +21,25 @@ static void test_first_error_wins_and_prefix_adds_context(void **state) {
     assert_int_equal(e.err, -EINVAL);
 }
 
+static void test_a_sentence_too_long_ends_with_a_whole_character(void **state) {
+    char name[ERROR_TEXT_MAX + 1];
+
+    (void)state;
+    /* "é" is two bytes: from one of the two starts a character is split at the end */
+    for (size_t i = 0; i + 1 < sizeof(name); i += 2)
+        memcpy(name + i, "\xc3\xa9", 2);
+    name[sizeof(name) - 1] = 0;
+    for (int start = 0; start < 2; start++) {
+        struct error e = {0};
+        size_t n;
+
+        error_set(&e, -EINVAL, "%s%s", start ? "x" : "", name);
+        n = strlen(e.text);
+        assert_int_equal((n - (size_t)start) % 2, 0);
+        assert_true(n >= ERROR_TEXT_MAX - 2);
+    }
+}
+
 static void test_buffer_refuses_to_grow_past_its_maximum(void **state) {
     struct buf b;
 
@@ -79,6 +98,7 @@ static void test_statistics_agree_with_published_values(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_first_error_wins_and_prefix_adds_context),
+        cmocka_unit_test(test_a_sentence_too_long_ends_with_a_whole_character),
         cmocka_unit_test(test_buffer_refuses_to_grow_past_its_maximum),
         cmocka_unit_test(test_varint_refuses_cut_off_and_oversized_numbers),
         cmocka_unit_test(test_statistics_agree_with_published_values),
