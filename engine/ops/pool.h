@@ -1,0 +1,14 @@
+/* Pools' parameters, for kernels. */
+#ifndef ENGINE_OPS_POOL_H
+#define ENGINE_OPS_POOL_H
+
+#include "engine/ops/window.h"
+
+struct pool_param {
+    struct window window;
+    bool count_include_pad; /* AveragePool: padding counts in the divisor */
+};
+
+int pool_place(const struct node *n, const struct shape *x, struct window_at *ret, struct error *err);
+
+#endif

@@ -1,0 +1,167 @@
+/* Reductions: ReduceMean, ReduceSum, ReduceMax, ReduceMin, ReduceProd, ReduceL1, ReduceL2, ReduceSumSquare.
+ */
+#include "engine/ops/common.h"
+#include "engine/ops/rows.h"
+
+struct reduce_fn {
+    const char *name;
+    double start;
+    double (*add)(double sum, double x);
+    double (*end)(double sum, double n); /* NULL: the sum itself */
+};
+
+static double add_sum(double s, double x) {
+    return s + x;
+}
+static double add_max(double s, double x) {
+    return x > s ? x : s;
+}
+static double add_min(double s, double x) {
+    return x < s ? x : s;
+}
+static double add_product(double s, double x) {
+    return s * x;
+}
+static double add_absolute(double s, double x) {
+    return s + fabs(x);
+}
+static double add_square(double s, double x) {
+    return s + x * x;
+}
+static double end_mean(double s, double n) {
+    return s / n;
+}
+static double end_root(double s, double n) {
+    (void)n;
+    return sqrt(s);
+}
+
+static const struct reduce_fn functions[] = {
+    {"ReduceL1", 0, add_absolute, NULL},
+    {"ReduceL2", 0, add_square, end_root},
+    {"ReduceMax", -HUGE_VAL, add_max, NULL},
+    {"ReduceMean", 0, add_sum, end_mean},
+    {"ReduceMin", HUGE_VAL, add_min, NULL},
+    {"ReduceProd", 1, add_product, NULL},
+    {"ReduceSum", 0, add_sum, NULL},
+    {"ReduceSumSquare", 0, add_square, NULL},
+};
+
+static int reduce_parse(struct graph *g, struct node *n, struct error *err) {
+    (void)g;
+    (void)err;
+    for (size_t i = 0; i < sizeof(functions) / sizeof(functions[0]); i++)
+        if (!strcmp(functions[i].name, n->op->name))
+            n->param = &functions[i];
+    return 0;
+}
+
+/* Reduced axes as bits: from the input (ReduceSum 13, the others 18) or the attribute; none given: all, or
+ * with noop_with_empty_axes none. */
+static int reduce_axes(
+    const struct node *n, const struct tensor *const *in, unsigned *ret, struct error *err) {
+    int64_t axes[SHAPE_MAX_RANK];
+    const struct attr *a = node_attr(n, "axes");
+    int count = 0, r = 0;
+
+    if (n->n_in > 1 && in[1])
+        r = op_read_ints(in[1], axes, SHAPE_MAX_RANK, &count, err);
+    else if (a && a->type == ATTR_INTS && a->n <= SHAPE_MAX_RANK)
+        memcpy(axes, a->ints, (size_t)(count = (int)a->n) * sizeof(*axes));
+    *ret = count || node_attr_int(n, "noop_with_empty_axes", 0) ? 0 : (1u << in[0]->shape.rank) - 1;
+    for (int i = 0; r == 0 && i < count; i++) {
+        int axis = 0;
+
+        r = op_axis(axes[i], in[0]->shape.rank, false, &axis, err);
+        *ret |= 1u << axis;
+    }
+    return r;
+}
+
+static int reduce_shape(
+    const struct node *n, const struct tensor *const *in, struct tensor *out, struct error *err) {
+    bool keeps = node_attr_int(n, "keepdims", 1) != 0;
+    unsigned axes;
+    int r = op_check_float(in[0], err);
+
+    if (r == 0)
+        r = reduce_axes(n, in, &axes, err);
+    if (r < 0)
+        return r;
+    out[0].dtype = in[0]->dtype;
+    out[0].shape = (struct shape){0};
+    for (int i = 0; i < in[0]->shape.rank; i++)
+        if (keeps || !(axes & 1u << i))
+            out[0].shape.dim[out[0].shape.rank++] = axes & 1u << i ? 1 : in[0]->shape.dim[i];
+    return 0;
+}
+
+/* Output element of input element i. */
+static int64_t target_of(const struct shape *s, unsigned axes, int64_t i) {
+    int64_t to = 0, step = 1;
+
+    for (int d = s->rank - 1; d >= 0; d--) {
+        if (!(axes & 1u << d)) {
+            to += i % s->dim[d] * step;
+            step *= s->dim[d];
+        }
+        i /= s->dim[d];
+    }
+    return to;
+}
+
+static size_t reduce_scratch(const struct node *n, const struct tensor *const *in, const struct tensor *out) {
+    (void)n;
+    (void)in;
+    return (size_t)op_count(&out[0]) * sizeof(double);
+}
+
+static void reduce_forward(
+    const struct node *n, const struct tensor *const *in, struct tensor *out, void *scratch) {
+    const struct reduce_fn *fn = n->param;
+    int64_t count = op_count(in[0]), results = op_count(&out[0]);
+    double *sum = scratch;
+    unsigned axes = 0;
+
+    if (reduce_axes(n, in, &axes, NULL) < 0)
+        return; /* shape() read them before */
+    for (int64_t i = 0; i < results; i++)
+        sum[i] = fn->start;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t k = target_of(&in[0]->shape, axes, i);
+
+        sum[k] = fn->add(sum[k], (double)((const float *)in[0]->data)[i]);
+    }
+    for (int64_t i = 0; i < results; i++)
+        ((float *)out[0].data)[i] =
+            (float)(fn->end ? fn->end(sum[i], (double)count / (double)results) : sum[i]);
+}
+
+#define REDUCE_ROW(variable, onnx_name)                                                                      \
+    const struct op variable = {                                                                             \
+        .name = onnx_name,                                                                                   \
+        .domain = "",                                                                                        \
+        .since = 1,                                                                                          \
+        .until = OPSET_LAST,                                                                                 \
+        .min_in = 1,                                                                                         \
+        .max_in = 2,                                                                                         \
+        .min_out = 1,                                                                                        \
+        .max_out = 1,                                                                                        \
+        .parse = reduce_parse,                                                                               \
+        .shape = reduce_shape,                                                                               \
+        .scratch = reduce_scratch,                                                                           \
+        .forward = reduce_forward,                                                                           \
+        .cost = op_cost_elementwise,                                                                         \
+        .saves = OP_SAVES_IN,                                                                                \
+        .couple = OP_COUPLE_NONE,                                                                            \
+        .quant = OP_QUANT_FLOAT,                                                                             \
+    }
+
+REDUCE_ROW(op_reduce_l1, "ReduceL1");
+REDUCE_ROW(op_reduce_l2, "ReduceL2");
+REDUCE_ROW(op_reduce_max, "ReduceMax");
+REDUCE_ROW(op_reduce_mean, "ReduceMean");
+REDUCE_ROW(op_reduce_min, "ReduceMin");
+REDUCE_ROW(op_reduce_prod, "ReduceProd");
+REDUCE_ROW(op_reduce_sum, "ReduceSum");
+REDUCE_ROW(op_reduce_sum_square, "ReduceSumSquare");
