@@ -97,7 +97,20 @@ static int find_op(const struct graph *g, struct node *n, struct error *err) {
         if (n->in[k] < 0)
             return error_code(err, -EBADMSG, "invalid_model", "node '%.100s': input %d of %s is missing",
                 graph_node_label(g, n), k, n->op_type);
+    for (int k = 0; r == 0 && k < n->op->min_out; k++)
+        if (n->out[k] < 0)
+            return error_code(err, -EBADMSG, "invalid_model", "node '%.100s': output %d of %s has no name",
+                graph_node_label(g, n), k, n->op_type);
     return r;
+}
+
+static int check_attributes(const struct graph *g, const struct node *n, struct error *err) {
+    for (size_t i = 0; i < n->n_attr; i++)
+        if (n->attr[i].type == ATTR_TENSOR && !n->attr[i].t->data)
+            return error_code(err, -EBADMSG, "invalid_model",
+                "node '%.100s': attribute '%.100s' has elements of type %d, which is not supported",
+                graph_node_label(g, n), n->attr[i].name, (int)n->attr[i].t->dtype);
+    return 0;
 }
 
 static int parse_ops(struct graph *g, struct error *err) {
@@ -108,6 +121,8 @@ static int parse_ops(struct graph *g, struct error *err) {
         if (n->is_parsed)
             continue;
         r = find_op(g, n, err);
+        if (r == 0)
+            r = check_attributes(g, n, err);
         if (r < 0)
             return r;
         r = n->op->parse ? n->op->parse(g, n, err) : 0;
