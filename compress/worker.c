@@ -12,12 +12,7 @@
 static const struct command *const commands[] = {
     &command_bench,
     &command_check,
-    &command_evaluate,
     &command_infer,
-    &command_job,
-    &command_methods,
-    &command_plan,
-    &command_run,
 };
 
 static void usage(FILE *f) {

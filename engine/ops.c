@@ -30,6 +30,7 @@ const struct op *const op_table[] = {
     &op_gather,
     &op_gelu,
     &op_gemm,
+    &op_global_average_pool,
     &op_global_max_pool,
     &op_hard_sigmoid,
     &op_hard_swish,
@@ -75,6 +76,7 @@ const struct op *const op_table[] = {
     &op_sub,
     &op_sum,
     &op_tanh,
+    &op_transpose,
     &op_unsqueeze,
     &op_upsample,
 };
