@@ -42,7 +42,7 @@ static void run_graph(const struct graph *g, int64_t batch, struct run *ret) {
     struct tensor in = {.dtype = DT_F32};
     struct arena arena = {0};
     size_t size;
-    int64_t n;
+    int64_t n = 0;
 
     assert_int_equal(g->n_inputs, 1);
     shapes_sample(g, batch, 32, &shape);
