@@ -88,7 +88,7 @@ static int grow(char **data, size_t *cap, size_t max, struct error *err) {
         want = max + 1;
     if (want == *cap)
         return too_large(max, err);
-    p = realloc(*data, want);
+    p = realloc(*data, want + 1);
     if (!p)
         return error_oom(err);
     *data = p;
@@ -124,6 +124,7 @@ int encoding_expand(enum encoding e, const void *data, size_t size, size_t max, 
         return error_set(err, -EINVAL, "there are bytes after the end of the %s body", names[e]);
     if (done > max)
         return too_large(max, err);
+    out[done] = 0;
     *ret = TAKE(out);
     *ret_size = done;
     return 0;
