@@ -45,7 +45,7 @@ static void run_graph(const struct graph *g, int64_t batch, struct run *ret) {
     int64_t n = 0;
 
     assert_int_equal(g->n_inputs, 1);
-    shapes_sample(g, batch, 32, &shape);
+    shapes_sample(g, batch, 64, &shape);
     if (graph_clone(g, &copy, &e) < 0 || net_new(copy, &o, &net, &e) < 0 ||
         net_plan(net, &shape, 1, &plan, &e) < 0)
         fail_msg("%s", e.text);
