@@ -5,10 +5,10 @@
  * Prints "ready KERNELS…" when planned, then for every line "N" on standard input runs N times and prints the
  * median of a run in microseconds. The other side (ort_latency.mjs) speaks the same, so that a script can let
  * the two take turns: this is how ratios stay true on a busy machine. */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <fcntl.h>
 #include <time.h>
 #include <unistd.h>
 

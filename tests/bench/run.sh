@@ -21,20 +21,20 @@ need_nets() {
     /usr/bin/python3 "$root/tests/bench/make_nets.py" "$work/nets" "$@"
 }
 
-# latency NAME BATCH THREADS ROUNDS RUNS
+# latency NET BATCH THREADS ROUNDS RUNS NAME
 latency() {
     need_ort
     need_nets "$1"
-    node "$root/tests/bench/interleave.mjs" "float_$1_b$2_t$3" "$4" "$5" \
+    node "$root/tests/bench/interleave.mjs" "$6" "$4" "$5" \
         -- "$build/tests/bench/float_latency" "$work/nets/$1.onnx" "$2" "$3" \
         -- node "$root/tests/bench/ort_latency.mjs" "$work/nets/$1.onnx" "$2" "$3"
 }
 
 run_one() {
     case $1 in
-    float_resnet20) latency resnet20 1 1 31 40 ;;
-    float_resnet18) latency resnet18 1 1 21 5 ;;
-    float_mobilenet_v2) latency mobilenet_v2 1 1 21 10 ;;
+    float_resnet20) latency resnet20 1 1 31 40 "$1" ;;
+    float_resnet18) latency resnet18 1 1 21 5 "$1" ;;
+    float_mobilenet_v2) latency mobilenet_v2 1 1 21 10 "$1" ;;
     *)
         echo "unknown benchmark $1; there are: $all" >&2
         exit 2
