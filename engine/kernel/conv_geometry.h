@@ -11,7 +11,8 @@ struct conv_geometry {
     int64_t pt, pl; /* padding before; behind is what the output needs */
 };
 
-/* `kernel`: {kh, kw} or {kw}, as many as spatial dimensions. False: rank is not 3 or 4. */
-bool conv_geometry_init(const struct layer *l, const int64_t *kernel, struct conv_geometry *ret);
+/* `weight`: shape of a convolution's weights, NULL for pools. False: more than two spatial dimensions,
+ * nothing to compute, or negative padding. */
+bool conv_geometry_init(const struct layer *l, const struct shape *weight, struct conv_geometry *ret);
 
 #endif

@@ -192,8 +192,8 @@ static bool conv_shape(const struct layer *l, struct conv_geometry *g, struct s8
     const struct shape *w = &l->node->weight->shape;
     int64_t groups = node_attr_int(l->node, "group", 1);
 
-    if (w->rank != l->in[0]->shape.rank || !conv_geometry_init(l, w->dim + 2, g) || groups < 1 ||
-        g->c % groups || g->oc % groups)
+    if (w->rank != l->in[0]->shape.rank || !conv_geometry_init(l, w, g) || groups < 1 || g->c % groups ||
+        g->oc % groups)
         return false;
     *sh =
         (struct s8_shape){.groups = groups, .oc = g->oc / groups, .ic = g->c / groups, .taps = g->kh * g->kw};

@@ -14,7 +14,11 @@ extern const struct kernel kernel_gemm_f32_onednn;
 extern const struct kernel kernel_pool_f32_onednn;
 extern const struct kernel kernel_reference;
 
-/* conv_s8.c */
+/* on codes */
+extern const struct kernel kernel_concat_s8, kernel_join_s8, kernel_lookup_s8, kernel_pool_s8,
+    kernel_resize_s8;
+extern const struct kernel kernel_quantize_s8, kernel_dequantize_s8;
+extern const struct kernel kernel_depthwise_s8_avx512vnni, kernel_depthwise_s8;
 extern const struct kernel kernel_conv_s8_avx512vnni, kernel_conv_s8_avx2, kernel_conv_s8_plain;
 extern const struct kernel kernel_gemm_s8_avx512vnni, kernel_gemm_s8_avx2, kernel_gemm_s8_plain;
 

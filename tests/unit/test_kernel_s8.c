@@ -190,6 +190,7 @@ static void *run_kernel(
 
     l.n_threads = n_threads;
     assert_int_equal(cpu_detect(hide, &cpu, &err), 0);
+    l.cpu = &cpu;
     if (!kernel->fits(&cpu, &l)) {
         pack_cache_free(packs);
         return NULL;
@@ -231,6 +232,8 @@ static const struct kernel *const conv_kernels[] = {
     &kernel_conv_s8_avx512vnni,
     &kernel_conv_s8_avx2,
     &kernel_conv_s8_plain,
+    &kernel_depthwise_s8_avx512vnni,
+    &kernel_depthwise_s8,
 };
 
 static void test_convolutions_give_the_bytes_of_the_formula(void **state) {

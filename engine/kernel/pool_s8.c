@@ -1,0 +1,173 @@
+/* Pools on codes, channels last. A maximum needs no scale: input and output share it. An average is the exact
+ * sum of code - zero, times s_x / (s_y count), rounded once. */
+#include "engine/kernel/s8_vector.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/kernel/conv_geometry.h"
+#include "engine/kernel/rows.h"
+#include "engine/kernel/s8.h"
+
+struct kernel_state {
+    struct conv_geometry g;
+    struct s8_output out;
+    bool is_max, counts_pad;
+    int32_t zero;
+    float ratio; /* s_x / s_y */
+    void (*max)(uint8_t *y, const uint8_t *x, int64_t n);
+    void (*add)(int32_t *sum, const uint8_t *x, int64_t n);
+    void (*finish)(
+        const struct s8_output *o, const int32_t *sum, int32_t bias, float scale, uint8_t *y, int64_t n);
+};
+
+S8_LOOP pool_max(uint8_t *y, const uint8_t *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        y[i] = y[i] > x[i] ? y[i] : x[i];
+}
+S8_CLONES(pool_max, (uint8_t * y, const uint8_t *x, int64_t n), (y, x, n))
+
+S8_LOOP pool_add(int32_t *sum, const uint8_t *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        sum[i] += x[i];
+}
+S8_CLONES(pool_add, (int32_t * sum, const uint8_t *x, int64_t n), (sum, x, n))
+
+S8_LOOP pool_finish(
+    const struct s8_output *o, const int32_t *sum, int32_t bias, float scale, uint8_t *y, int64_t n) {
+    const struct s8_output k = *o;
+
+    for (int64_t i = 0; i < n; i++)
+        y[i] = s8_encode((float)(sum[i] - bias) * scale, &k);
+}
+S8_CLONES(pool_finish,
+    (const struct s8_output *o, const int32_t *sum, int32_t bias, float scale, uint8_t *y, int64_t n),
+    (o, sum, bias, scale, y, n))
+
+static bool is_global(const struct layer *l) {
+    return strncmp(l->node->op_type, "Global", 6) == 0;
+}
+
+static bool is_max(const struct layer *l) {
+    return strstr(l->node->op_type, "MaxPool") != NULL;
+}
+
+static bool pool_geometry(const struct layer *l, struct conv_geometry *g) {
+    const struct shape *x = &l->in[0]->shape;
+
+    if (!is_global(l))
+        return conv_geometry_init(l, NULL, g);
+    if (x->rank < 3)
+        return false;
+    *g = (struct conv_geometry){
+        .n = x->dim[0], .c = x->dim[1], .oc = x->dim[1], .h = 1, .w = 1, .oh = 1, .ow = 1};
+    for (int i = 2; i < x->rank; i++)
+        g->w *= x->dim[i];
+    g->kh = g->sh = g->sw = g->dh = g->dw = 1;
+    g->kw = g->w;
+    return g->w > 0;
+}
+
+static bool pool_fits(const struct cpu *cpu, const struct layer *l) {
+    const struct quant *x = &l->in_type[0].quant, *y = &l->out_type[0].quant;
+    struct conv_geometry g;
+    struct s8_output o;
+
+    (void)cpu;
+    if (l->n_out != 1 || !s8_is_codes(&l->in_type[0]) || !s8_is_codes(&l->out_type[0]) || l->in[0]->data ||
+        !s8_output_init(l, &o) || !pool_geometry(l, &g))
+        return false;
+    if (is_max(l) && (x->scale < y->scale || x->scale > y->scale || x->zero != y->zero || l->node->n_post))
+        return false;
+    /* windows beyond all padding (ceil_mode) are not counted by ONNX: left to the reference */
+    return !(node_attr_int(l->node, "count_include_pad", 0) && node_attr_int(l->node, "ceil_mode", 0));
+}
+
+static int pool_prepare(const struct layer *l, struct pack_cache *packs, struct kernel_state **ret,
+    size_t *ret_scratch, struct error *err) {
+    struct kernel_state *s = calloc(1, sizeof(*s));
+
+    (void)packs;
+    if (!s)
+        return error_oom(err);
+    (void)pool_geometry(l, &s->g); /* fits() said it can */
+    (void)s8_output_init(l, &s->out);
+    s->is_max = is_max(l);
+    s->counts_pad = !is_global(l) && node_attr_int(l->node, "count_include_pad", 0);
+    s->zero = l->in_type[0].quant.zero;
+    s->ratio = l->in_type[0].quant.scale / l->out_type[0].quant.scale;
+    s->max = S8_PICK(pool_max, l->cpu);
+    s->add = S8_PICK(pool_add, l->cpu);
+    s->finish = S8_PICK(pool_finish, l->cpu);
+    *ret_scratch = s->is_max ? 0 : (size_t)s->g.c * sizeof(int32_t);
+    *ret = s;
+    return 0;
+}
+
+/* The window's taps that lie in the picture: y0 + i dh for first <= i < end. */
+static void clip_taps(
+    int64_t at, int64_t kernel, int64_t dilation, int64_t size, int64_t *first, int64_t *end) {
+    int64_t lo = at < 0 ? (-at + dilation - 1) / dilation : 0, hi = (size - at + dilation - 1) / dilation;
+
+    *first = lo;
+    *end = hi < kernel ? hi : kernel;
+}
+
+static void pool_pixel(
+    const struct kernel_state *s, const uint8_t *x, int64_t oy, int64_t ox, int32_t *sum, uint8_t *y) {
+    const struct conv_geometry *g = &s->g;
+    int64_t y0 = oy * g->sh - g->pt, x0 = ox * g->sw - g->pl, ky0, ky1, kx0, kx1, count;
+
+    clip_taps(y0, g->kh, g->dh, g->h, &ky0, &ky1);
+    clip_taps(x0, g->kw, g->dw, g->w, &kx0, &kx1);
+    if (s->is_max)
+        memset(y, 0, (size_t)g->c);
+    else
+        memset(sum, 0, (size_t)g->c * sizeof(*sum));
+    for (int64_t ky = ky0; ky < ky1; ky++)
+        for (int64_t kx = kx0; kx < kx1; kx++) {
+            const uint8_t *p = x + ((y0 + ky * g->dh) * g->w + x0 + kx * g->dw) * g->c;
+
+            if (s->is_max)
+                s->max(y, p, g->c);
+            else
+                s->add(sum, p, g->c);
+        }
+    if (s->is_max)
+        return;
+    count = ky1 > ky0 && kx1 > kx0 ? (ky1 - ky0) * (kx1 - kx0) : 0;
+    s->finish(&s->out, sum, (int32_t)(count * s->zero),
+        s->ratio / (float)(s->counts_pad ? g->kh * g->kw
+                           : count       ? count
+                                         : 1),
+        y, g->c);
+}
+
+static void pool_run(const struct kernel_state *s, const struct run_io *io) {
+    const struct conv_geometry *g = &s->g;
+    const uint8_t *x = io->in[0];
+    uint8_t *y = io->out[0];
+
+    for (int64_t n = 0; n < g->n; n++, x += g->h * g->w * g->c)
+        for (int64_t oy = 0; oy < g->oh; oy++)
+            for (int64_t ox = 0; ox < g->ow; ox++, y += g->c)
+                pool_pixel(s, x, oy, ox, io->scratch, y);
+}
+
+static struct kernel_state *pool_done(struct kernel_state *s) {
+    free(s);
+    return NULL;
+}
+
+static const char *const pool_ops[] = {"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", NULL};
+
+const struct kernel kernel_pool_s8 = {
+    .name = "pool_s8",
+    .op_types = pool_ops,
+    .fits = pool_fits,
+    .layouts = {.in = 1u << LAYOUT_NHWC, .out = 1u << LAYOUT_NHWC},
+    .max_posts = NODE_MAX_POSTS,
+    .prepare = pool_prepare,
+    .run = pool_run,
+    .done = pool_done,
+};
