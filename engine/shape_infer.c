@@ -43,12 +43,17 @@ struct at_node {
     struct tensor *out;       /* n_out */
 };
 
+static bool is_sane(const struct shape *s) {
+    int64_t n;
+
+    return shape_count(s, &n) && n <= SHAPE_MAX_COUNT;
+}
+
 static int check_outputs(const struct at_node *a, struct error *err) {
     for (int k = 0; k < a->n->n_out; k++) {
-        size_t unused;
         char text[SHAPE_TEXT_MAX];
 
-        if (a->n->out[k] >= 0 && !shape_bytes(&a->out[k].shape, a->out[k].dtype, &unused))
+        if (a->n->out[k] >= 0 && (!is_sane(&a->out[k].shape) || !dtype_info(a->out[k].dtype)))
             return error_code(err, -EBADMSG, "invalid_model", "output %d of shape %s is too large", k,
                 shape_text(&a->out[k].shape, text));
     }
@@ -145,11 +150,10 @@ static int infer_node(const struct at_node *a, struct error *err) {
 static int check_input(const struct value *v, const struct shape *s, struct error *err) {
     char have[SHAPE_TEXT_MAX], want[SHAPE_TEXT_MAX];
     bool fits = v->shape.rank < 0 || v->shape.rank == s->rank;
-    int64_t unused;
 
     for (int i = 0; fits && v->shape.rank > 0 && i < s->rank; i++)
         fits = v->shape.dim[i] < 0 || v->shape.dim[i] == s->dim[i];
-    if (fits && shape_count(s, &unused))
+    if (fits && is_sane(s))
         return 0;
     return error_code(err, -EINVAL, "shape_mismatch", "input '%.100s': shape %s does not fit the declared %s",
         v->name, shape_text(s, have), shape_text(&v->shape, want));
