@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
@@ -73,4 +74,15 @@ int command_number(const char *option, const char *text, long min, long max, lon
         return error_set(err, -EINVAL, "--%s: '%s' is not a number from %ld to %ld", option, text, min, max);
     *ret = v;
     return 0;
+}
+
+int command_samples(
+    const char *model, const char *data, const char *preprocess, struct samples *ret, struct error *err) {
+    size_t n = strlen(data);
+
+    (void)model;
+    (void)preprocess;
+    if (n > 4 && !strcmp(data + n - 4, ".npy"))
+        return samples_from_npy(data, ret, err);
+    return error_set(err, -EINVAL, "only .npy");
 }

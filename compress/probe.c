@@ -12,20 +12,13 @@
 static int copy_with_outputs(
     const struct graph *g, const int *values, size_t n, struct graph **ret, struct error *err) {
     _cleanup_(graph_freep) struct graph *copy = NULL;
-    int *outputs, r = graph_clone(g, &copy, err);
+    int r = graph_clone(g, &copy, err);
 
     if (r < 0)
         return r;
-    outputs = graph_alloc(copy, (copy->n_outputs + n) * sizeof(*outputs));
-    if (!outputs)
-        return error_oom(err);
-    memcpy(outputs, copy->outputs, copy->n_outputs * sizeof(*outputs));
-    for (size_t k = 0; k < n; k++) {
-        outputs[copy->n_outputs + k] = values[k];
-        copy->values[values[k]].is_output = true;
-    }
-    copy->outputs = outputs;
-    copy->n_outputs += n;
+    for (size_t k = 0; k < n; k++)
+        if (graph_add_output(copy, values[k]) < 0)
+            return error_oom(err);
     *ret = TAKE(copy);
     return 0;
 }

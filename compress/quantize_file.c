@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
+#include "engine/ops.h"
 #include "engine/weight.h"
 
 static int add_vector(struct graph *g, const char *base, const char *suffix, enum dtype t, void *data,

@@ -14,11 +14,11 @@
 
 #include "base/cleanup.h"
 #include "compress/channel_stats.h"
+#include "compress/fold.h"
 #include "compress/probe.h"
 #include "compress/quantize.h"
 #include "compress/quantize_file.h"
 #include "engine/pass.h"
-#include "engine/shape_infer.h"
 
 struct calibration {
     const struct graph *g;
@@ -192,23 +192,6 @@ static int quantize_layers(
     return 0;
 }
 
-static int fold(struct graph *g, const struct samples *s, struct error *err) {
-    static int (*const passes[])(struct graph *, struct error *) = {
-        pass_fold_constants,
-        pass_remove_identities,
-        pass_fold_batch_norm,
-        pass_merge_pads,
-    };
-
-    for (size_t i = 0; i < sizeof(passes) / sizeof(passes[0]); i++) {
-        int r = passes[i](g, err);
-
-        if (r < 0)
-            return r;
-    }
-    return s ? graph_infer_shapes(g, &s->item, err) : 0;
-}
-
 static int quantize_activations(struct work *work, const struct quantize_options *o,
     const struct layers *layers, json_t *report, struct error *err) {
     enum dtype t = o->activations == ACTIVATIONS_S8 ? DT_S8 : DT_U8;
@@ -243,8 +226,10 @@ int quantize_int8(struct work *work, const struct quantize_options *o, const str
     _cleanup_(layers_done) struct layers layers = {0};
     bool with_activations = o->activations != ACTIVATIONS_FLOAT && work->samples;
     struct layer_job weights_only = {.g = work->graph, .o = o};
-    int r = fold(work->graph, work->samples, err);
+    int r = fold_graph(work->graph, err);
 
+    if (r == 0 && work->samples)
+        r = fold_infer_shapes(work->graph, &work->samples->item, err);
     if (r < 0)
         return r;
     r = pass_raise_opset(work->graph, 13, err); /* per-axis DequantizeLinear */

@@ -6,10 +6,10 @@
 #include "base/cleanup.h"
 #include "compress/affine.h"
 #include "compress/channel_stats.h"
+#include "compress/fold.h"
 #include "compress/probe.h"
 #include "compress/recover.h"
 #include "engine/ops.h"
-#include "engine/pass.h"
 
 /* A deviation ratio outside of this is a channel that the step destroyed, not one to amplify. */
 #define RATIO_MIN 0.5
@@ -137,11 +137,7 @@ int recover_calibrate(
         s.n = o->samples;
     r = graph_clone(parent, &folded, err);
     if (r == 0)
-        r = pass_fold_constants(folded, err);
-    if (r == 0)
-        r = pass_remove_identities(folded, err);
-    if (r == 0)
-        r = pass_fold_batch_norm(folded, err);
+        r = fold_graph(folded, err);
     if (r == 0)
         r = pairs_find(work->graph, folded, &pairs, err);
     if (r == 0)

@@ -11,6 +11,12 @@ struct samples {
     struct shape item; /* of one sample, first dimension 1 */
     /* Samples first .. first+count-1, one after the other, to ret. */
     int (*read)(void *ctx, int64_t first, int64_t count, float *ret, struct error *err);
+    void (*done)(void *ctx); /* NULL: nothing to free */
 };
+
+void samples_done(struct samples *s);
+
+/* From an .npy file of float inputs, [N][…]. */
+int samples_from_npy(const char *path, struct samples *ret, struct error *err);
 
 #endif

@@ -13,6 +13,8 @@ static const struct command *const commands[] = {
     &command_bench,
     &command_check,
     &command_infer,
+    &command_methods,
+    &command_run,
 };
 
 static void usage(FILE *f) {

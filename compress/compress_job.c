@@ -1,0 +1,41 @@
+#include "compress/compress_job.h"
+
+#include <fcntl.h>
+
+#include "base/cleanup.h"
+#include "compress/recipe.h"
+#include "compress/variant_file.h"
+#include "engine/onnx.h"
+
+static void work_done(struct work *w) {
+    graph_free(w->graph);
+}
+
+int compress_job_run(const struct compress_job *job, struct job_io *io, json_t **ret, struct error *err) {
+    _cleanup_(recipe_freep) struct recipe *recipe = NULL;
+    _cleanup_(work_done) struct work work = {
+        .samples = job->samples, .progress = &io->progress, .seed = job->seed};
+    _cleanup_(closep) int fd = open(job->input, O_RDONLY | O_CLOEXEC);
+    json_t *steps = NULL, *layers = NULL;
+    int r;
+
+    if (fd < 0)
+        return error_errno(err, "the model file cannot be opened");
+    r = recipe_new(job->steps, &recipe, err);
+    if (r == 0)
+        r = onnx_read_fd(fd, &work.graph, err);
+    if (r == 0)
+        r = recipe_run(recipe, &work, io, &steps, err);
+    if (r == 0)
+        r = variant_describe(work.graph, job->steps, job->parent_digest, err);
+    if (r == 0)
+        r = variant_write(work.graph, job->output, err);
+    if (r == 0 && !(layers = variant_layers(work.graph, err)))
+        r = error_oom(err);
+    if (r < 0) {
+        json_decref(steps);
+        return r;
+    }
+    *ret = json_pack("{s:o, s:o}", "layers", layers, "steps", steps);
+    return *ret ? 0 : error_oom(err);
+}

@@ -1,0 +1,9 @@
+#include "compress/samples.h"
+
+#include <stddef.h>
+
+void samples_done(struct samples *s) {
+    if (s->done)
+        s->done(s->ctx);
+    *s = (struct samples){0};
+}
