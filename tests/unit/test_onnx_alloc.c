@@ -7,6 +7,8 @@
 
 #include "engine/onnx.h"
 #include "engine/onnx_read.h"
+#include "engine/pass.h"
+#include "engine/summary.h"
 #include "tests/unit/model_file.h"
 
 static long fail_at = -1; /* which allocation from now fails; -1: none */
@@ -101,9 +103,53 @@ static void test_writing_survives_every_failing_allocation(void **state) {
     free(file);
 }
 
+/* Operators, shapes, summary and passes too. A pass may do less when memory is short, but never half. */
+static void check_everything(const uint8_t *file, size_t size) {
+    struct error e = {0};
+    struct graph *g = NULL;
+    struct summary *s = NULL;
+    int r = onnx_read(file, size, &g, &e);
+
+    if (r == 0)
+        r = summary_new(g, &s, &e);
+    for (size_t i = 0; i < pass_table_size && r == 0; i++)
+        if (pass_table[i]->is_onnx_level)
+            r = pass_table[i]->run(g, &e);
+    assert_true(r == 0 || r == -ENOMEM);
+    summary_free(s);
+    graph_free(g);
+}
+
+static void test_check_and_passes_survive_every_failing_allocation(void **state) {
+    static const char *const files[] = {"conv_pad_bn", "shared_identity", "pool_pad", "gemm_arithmetic"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        size_t size = 0;
+        char path[512];
+        uint8_t *file;
+        long n = 0;
+
+        snprintf(path, sizeof(path), "%s/models/%s.onnx", TEST_DATA, files[i]);
+        file = data_bytes(path, &size);
+        assert_non_null(file);
+        /* until none is left to fail */
+        for (; n < MAX_ALLOCATIONS; n++) {
+            fail_at = n;
+            check_everything(file, size);
+            if (fail_at >= 0)
+                break;
+        }
+        fail_at = -1;
+        assert_true(n > 20 && n < MAX_ALLOCATIONS);
+        free(file);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_loading_survives_every_failing_allocation),
+        cmocka_unit_test(test_check_and_passes_survive_every_failing_allocation),
         cmocka_unit_test(test_writing_survives_every_failing_allocation),
     };
 
