@@ -250,6 +250,13 @@ int graph_find_node(const struct graph *g, const char *id) {
     return -1;
 }
 
+void graph_release_pages(const struct graph *g) {
+    for (const struct graph_mem *m = g->store->mem; m; m = m->base) {
+        if (m->map)
+            (void)madvise(m->map, m->map_size, MADV_DONTNEED);
+    }
+}
+
 size_t graph_consumers(const struct graph *g, int value, int *ret, size_t max) {
     size_t n = 0;
 

@@ -137,6 +137,9 @@ DEFINE_CLEANUP(struct graph *, graph_free)
  * the mapped file by a counted reference, so `g` may be freed before it. */
 int graph_clone(const struct graph *g, struct graph **ret, struct error *err);
 
+/* Lets the pages of the mapped file leave memory; they come back when touched. For when all is packed. */
+void graph_release_pages(const struct graph *g);
+
 /* Zeroed memory that lives as long as the graph; NULL: out of memory. */
 void *graph_alloc(struct graph *g, size_t size);
 const char *graph_strdup(struct graph *g, const char *s, size_t size);

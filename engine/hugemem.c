@@ -6,15 +6,16 @@
 #include <sys/mman.h>
 
 #define HUGE_PAGE ((size_t)2 << 20)
+#define PAGE      ((size_t)4096)
 #define SMALL_MAX ((size_t)64 << 10) /* below: the heap */
 
+/* To small pages: what is left over behind the last whole 2 MiB lies on small ones, so that memory in use is
+ * what was asked for. */
 static size_t hugemem_round(size_t size) {
-    size_t unit = size >= HUGE_PAGE ? HUGE_PAGE : 4096;
-
-    return size > SIZE_MAX - unit ? 0 : (size + unit - 1) / unit * unit;
+    return size > SIZE_MAX - HUGE_PAGE - PAGE ? 0 : (size + PAGE - 1) / PAGE * PAGE;
 }
 
-/* The kernel gives huge pages only to whole aligned 2 MiB pieces: map one more and give the ends back. */
+/* The kernel gives huge pages only to whole aligned 2 MiB pieces: map more and give the ends back. */
 static void *hugemem_map_aligned(size_t size) {
     char *p = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     size_t head;

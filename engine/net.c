@@ -194,6 +194,7 @@ int net_plan(
             r = plan_build(&env, inputs, threads, &p, err);
             if (r == 0)
                 keep_plan(n, p);
+            graph_release_pages(n->exec);
         }
         pthread_mutex_unlock(&n->building);
     }

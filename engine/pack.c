@@ -78,11 +78,12 @@ int pack_new(
         free(own);
         return error_oom(err);
     }
-    memcpy(own, key, key_size);
+    /* the description first: it is aligned then */
     if (meta_size)
-        memcpy(own + key_size, meta, meta_size);
-    p->key = own;
-    p->meta = meta_size ? own + key_size : NULL;
+        memcpy(own, meta, meta_size);
+    memcpy(own + meta_size, key, key_size);
+    p->key = own + meta_size;
+    p->meta = meta_size ? own : NULL;
     p->meta_size = meta_size;
     p->size = size;
     *ret = p;
@@ -93,7 +94,7 @@ void pack_drop(struct pack *p) {
     if (!p)
         return;
     hugemem_free(p->data, p->size);
-    free((void *)(uintptr_t)p->key);
+    free((void *)(uintptr_t)(p->meta ? p->meta : p->key));
     free(p);
 }
 

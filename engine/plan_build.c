@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -76,30 +77,53 @@ static bool same_type(const struct vtype *a, const struct vtype *b) {
            a->quant.zero == b->quant.zero;
 }
 
+/* An aligned copy of an initialiser, shared by the plans of the net: the file lies anywhere and may leave
+ * memory once everything is packed. */
+static int copy_constant(
+    const struct plan_env *env, int v, size_t bytes, const void **ret, struct error *err) {
+    const struct tensor *init = env->graph->values[v].init;
+    const struct pack *found;
+    struct pack *p;
+    char key[32];
+    int r;
+
+    snprintf(key, sizeof(key), "constant/%d", v);
+    found = pack_find(env->packs, key);
+    if (!found) {
+        r = pack_new(key, NULL, 0, bytes, &p, err);
+        if (r < 0)
+            return r;
+        memcpy(p->data, init->data, bytes);
+        found = pack_publish(env->packs, p);
+        if (!found)
+            return error_oom(err);
+    }
+    *ret = found->data;
+    return 0;
+}
+
 static int constant_form(struct plan *p, const struct plan_env *env, int v, struct error *err) {
     struct tensor *t = &p->values[v].tensor;
     struct vtype type = {.dtype = t->dtype, .layout = LAYOUT_PLAIN};
+    const void *data;
     size_t bytes;
     int buffer, r;
 
-    for (int f = p->first_form[v]; f >= 0; f = p->forms[f].next)
-        return f;
+    if (p->first_form[v] >= 0)
+        return p->first_form[v];
     r = plan_materialise(p, env->graph, v, err);
     if (r < 0)
         return r;
     if (!shape_bytes(&t->shape, t->dtype, &bytes))
         return error_set(err, -EFBIG, "constant '%s' is too large", env->graph->values[v].name);
-    if ((uintptr_t)t->data % 64) {
-        void *copy = plan_own(p, bytes);
-
-        if (!copy)
-            return error_oom(err);
-        memcpy(copy, t->data, bytes);
-        t->data = copy;
-    }
+    data = t->data;
+    if (env->graph->values[v].init)
+        r = copy_constant(env, v, bytes, &data, err);
+    if (r < 0)
+        return r;
     buffer = add_buffer(p, BUFFER_CONST, bytes);
     if (buffer >= 0)
-        p->buffers[buffer].data = t->data;
+        p->buffers[buffer].data = data;
     r = buffer < 0 ? buffer : add_form(p, v, &type, buffer);
     return r < 0 ? error_oom(err) : r;
 }
