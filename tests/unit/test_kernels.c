@@ -135,7 +135,7 @@ static double largest_difference(const float *a, const float *b, int64_t n) {
         double d = fabs((double)a[i] - (double)b[i]);
 
         if (isnan(a[i]) != isnan(b[i]))
-            return INFINITY;
+            return HUGE_VAL;
         if (d > worst)
             worst = d;
     }
