@@ -351,20 +351,53 @@ static int requantise_behind(struct qdq *c, size_t i, struct error *err) {
     return qdq_make_table(c, &g->nodes[node], mid, to, NULL, err);
 }
 
-static void read_codes(struct qdq *c, struct node *n) {
-    bool is_layer = n->op->couple == OP_COUPLE_FREE;
+/* A constant's codes, unsigned and marked with what they mean: its value, or a negative errno. */
+static int constant_codes(struct qdq *c, int real) {
     struct graph *g = c->g;
+    int code = c->code[real], v;
+    const struct node *dequantize = &g->nodes[g->values[real].producer];
+    struct tensor t = *g->values[code].init;
+    struct quant q = {0};
+    enum dtype type = DT_U8;
+    size_t size;
+    uint8_t *bytes;
+
+    (void)qdq_read_params(g, dequantize, &q, &type);
+    if (type == DT_U8) {
+        g->values[code].quant = q;
+        return code;
+    }
+    if (!shape_bytes(&t.shape, t.dtype, &size))
+        return -EINVAL;
+    bytes = graph_alloc(g, size + 1);
+    if (!bytes)
+        return -ENOMEM;
+    for (size_t i = 0; i < size; i++)
+        bytes[i] = (uint8_t)(((const uint8_t *)t.data)[i] ^ 0x80);
+    q.zero += 128;
+    v = qdq_add_value(c, g->values[code].name, DT_U8, q);
+    t.dtype = DT_U8;
+    t.data = bytes;
+    if (v < 0 || graph_set_init(g, v, &t) < 0)
+        return v < 0 ? v : -ENOMEM;
+    c->code[real] = v;
+    return v;
+}
+
+static int read_codes(struct qdq *c, struct node *n) {
+    bool is_layer = n->op->couple == OP_COUPLE_FREE;
 
     for (int k = 0; k < (is_layer ? 1 : n->n_in); k++) {
-        int real = n->in[k], code = real >= 0 ? c->code[real] : -1;
-        enum dtype unused;
+        int code = n->in[k] >= 0 ? c->code[n->in[k]] : -1;
 
-        if (code < 0)
-            continue;
-        if (g->values[code].init)
-            (void)qdq_read_params(g, &g->nodes[g->values[real].producer], &g->values[code].quant, &unused);
-        n->in[k] = code;
+        if (code >= 0 && c->g->values[code].init && c->g->values[code].quant.scale <= 0)
+            code = constant_codes(c, n->in[k]);
+        if (code < -1)
+            return code;
+        if (code >= 0)
+            n->in[k] = code;
     }
+    return 0;
 }
 
 /* Moves elements and has no QuantizeLinear behind it: a twin of it moves the codes, for those readers that
@@ -406,10 +439,8 @@ static int run_on_codes(struct qdq *c, size_t i, struct error *err) {
     for (int k = 0; k < n->n_out; k++) {
         if (n->out[k] >= 0 && find_sink(c, n->out[k], &sink[k]) && (n->n_out == 1 || !sink[k].clamp))
             continue;
-        if (is_layer) {
-            read_codes(c, n); /* int32 sums to floats */
-            return 0;
-        }
+        if (is_layer)
+            return read_codes(c, n) < 0 ? error_oom(err) : 0; /* int32 sums to floats */
         if (!is_same || n_codes != 1 || n->n_out != 1)
             return 0;
         r = add_twin(c, i, err);
@@ -418,7 +449,8 @@ static int run_on_codes(struct qdq *c, size_t i, struct error *err) {
     for (int k = 0; k < n->n_out; k++)
         if (!take_sink(c, n, k, &sink[k]))
             return 0;
-    read_codes(c, n);
+    if (read_codes(c, n) < 0)
+        return error_oom(err);
     if (!is_same || n_codes != 1 || n->n_out != 1)
         return 0;
     return requantise_behind(c, i, err);

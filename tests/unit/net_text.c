@@ -39,15 +39,31 @@ static bool is_shape(const char *s) {
     return strspn(s, "0123456789x") == strlen(s) && *s;
 }
 
+/* Numbers in [-1, 1) made into what the constant's name says, in place. */
+static enum dtype shape_numbers(char kind, float *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        float f = x[i];
+
+        if (kind == 'p')
+            x[i] = 0.004f + 0.003f * f;
+        if (kind == 'q')
+            ((int8_t *)x)[i] = (int8_t)(127 * f);
+        if (kind == 'r')
+            ((int32_t *)(void *)x)[i] = (int32_t)(3000 * f);
+    }
+    return kind == 'q' ? DT_S8 : kind == 'r' ? DT_S32 : DT_F32;
+}
+
 static int random_constant(struct reader_state *r, const char *name, const struct shape *shape) {
     struct graph *g = r->t->graph;
-    struct tensor t = {.dtype = DT_F32, .shape = *shape};
+    struct tensor t = {.shape = *shape};
     int64_t n;
 
     assert_true(shape_count(shape, &n));
     t.data = calloc((size_t)n + 1, sizeof(float));
     assert_non_null(t.data);
     net_text_fill(t.data, n, ++r->seed);
+    t.dtype = shape_numbers(name[0], t.data, n);
     int v = graph_add_init(g, graph_unique_name(g, name), &t, false);
 
     free(t.data);
@@ -57,12 +73,12 @@ static int random_constant(struct reader_state *r, const char *name, const struc
 static int scalar_constant(struct reader_state *r, const char *name, const char *value) {
     struct graph *g = r->t->graph;
     char kind = value[strlen(value) - 1];
-    struct tensor t = {.dtype = kind == 'i' ? DT_S64 : kind == 'u' ? DT_U8 : DT_F32};
+    struct tensor t = {.dtype = kind == 'i' ? DT_S64 : kind == 'u' ? DT_U8 : kind == 'b' ? DT_S8 : DT_F32};
     float f = strtof(value, NULL);
     int64_t i = strtoll(value, NULL, 10);
     uint8_t u = (uint8_t)i;
 
-    t.data = kind == 'i' ? (void *)&i : kind == 'u' ? (void *)&u : (void *)&f;
+    t.data = kind == 'i' ? (void *)&i : kind == 'u' || kind == 'b' ? (void *)&u : (void *)&f;
     return graph_add_init(g, graph_unique_name(g, name), &t, false);
 }
 
@@ -76,6 +92,21 @@ static int input_value(struct reader_state *r, const char *name, const struct sh
     return v;
 }
 
+static int vector_constant(struct reader_state *r, const char *name, const char *values) {
+    struct graph *g = r->t->graph;
+    float f[8];
+    struct tensor t = {.dtype = DT_F32, .shape = {.rank = 1}, .data = f};
+
+    for (const char *s = values; *s;) {
+        char *end;
+
+        assert_true(t.shape.dim[0] < 8);
+        f[t.shape.dim[0]++] = strtof(s, &end);
+        s = *end == ',' ? end + 1 : end;
+    }
+    return graph_add_init(g, graph_unique_name(g, name), &t, false);
+}
+
 /* A word that is an input of the node: its value, -1: left out; -2: it is an attribute. */
 static int read_input(struct reader_state *r, char *word) {
     char *eq = strchr(word, '='), *colon = strchr(word, ':');
@@ -87,6 +118,8 @@ static int read_input(struct reader_state *r, char *word) {
         return -1;
     if (colon) {
         *colon = 0;
+        if (strchr(colon + 1, ','))
+            return vector_constant(r, word, colon + 1);
         return scalar_constant(r, word, colon + 1);
     }
     if (!eq) {
