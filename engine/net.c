@@ -1,5 +1,6 @@
 #include "engine/net.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -194,7 +195,9 @@ int net_plan(
             r = plan_build(&env, inputs, threads, &p, err);
             if (r == 0)
                 keep_plan(n, p);
+            /* packing needed room of its own: the heap and the file's pages go back */
             graph_release_pages(n->exec);
+            malloc_trim(0);
         }
         pthread_mutex_unlock(&n->building);
     }

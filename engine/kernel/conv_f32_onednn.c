@@ -15,16 +15,16 @@ static const struct tensor *bias_of(const struct layer *l) {
     return l->n_in > 2 ? l->in[2] : NULL;
 }
 
-static bool window_of(const struct layer *l, struct window *w) {
+static bool window_of(const struct layer *l, struct kernel_window *w) {
     const struct shape *weight = kernel_weight_shape(l);
 
-    return is_transposed(l) ? window_read_transposed(l->node, &l->in[0]->shape, &l->out[0].shape, weight, w)
-                            : window_read(l->node, &l->in[0]->shape, &l->out[0].shape, weight, w);
+    return is_transposed(l) ? kernel_window_read_transposed(l->node, &l->in[0]->shape, &l->out[0].shape, weight, w)
+                            : kernel_window_read(l->node, &l->in[0]->shape, &l->out[0].shape, weight, w);
 }
 
 static bool conv_f32_fits(const struct cpu *cpu, const struct layer *l) {
     const struct tensor *bias = bias_of(l);
-    struct window w;
+    struct kernel_window w;
 
     (void)cpu;
     if (!layer_onednn_is_f32(l) || !kernel_has_weights(l) || l->in[0]->data || l->in[0]->shape.rank > 5)
@@ -71,7 +71,7 @@ static dnnl_status_t conv_f32_describe(
     const struct layer *l, const dnnl_memory_desc_t *weights, bool has_bias, union onednn_op_desc *ret) {
     dnnl_memory_desc_t src, dst, bias;
     dnnl_dims_t stride = {0}, dilation = {0}, begin = {0}, end = {0}, oc = {l->out[0].shape.dim[1]};
-    struct window w;
+    struct kernel_window w;
     dnnl_status_t st;
 
     if (!window_of(l, &w) || !onednn_desc(&l->in[0]->shape, DT_F32, l->in_type[0].layout, &src) ||

@@ -4,11 +4,11 @@
 
 bool conv_geometry_init(const struct layer *l, const struct shape *weight, struct conv_geometry *ret) {
     const struct shape *x = &l->in[0]->shape, *y = &l->out[0].shape;
-    struct window w;
+    struct kernel_window w;
     struct conv_geometry g = {.n = x->dim[0], .c = x->dim[1], .oc = y->dim[1]};
     int last;
 
-    if (!window_read(l->node, x, y, weight, &w) || w.rank > 2)
+    if (!kernel_window_read(l->node, x, y, weight, &w) || w.rank > 2)
         return false;
     last = w.rank - 1;
     g.h = g.oh = g.kh = g.sh = g.dh = 1;

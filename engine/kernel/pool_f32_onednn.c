@@ -13,21 +13,21 @@ static bool is_max(const struct layer *l) {
     return is_op(l, "MaxPool") || is_op(l, "GlobalMaxPool");
 }
 
-static bool window_of(const struct layer *l, struct window *w) {
+static bool window_of(const struct layer *l, struct kernel_window *w) {
     const struct shape *in = &l->in[0]->shape;
 
     if (is_op(l, "MaxPool") || is_op(l, "AveragePool"))
-        return window_read(l->node, in, &l->out[0].shape, NULL, w);
-    *w = (struct window){.rank = in->rank - 2};
-    for (int i = 0; i < w->rank && i < WINDOW_MAX_RANK; i++) {
+        return kernel_window_read(l->node, in, &l->out[0].shape, NULL, w);
+    *w = (struct kernel_window){.rank = in->rank - 2};
+    for (int i = 0; i < w->rank && i < KERNEL_WINDOW_MAX; i++) {
         w->kernel[i] = in->dim[i + 2];
         w->stride[i] = w->dilation[i] = 1;
     }
-    return w->rank >= 1 && w->rank <= WINDOW_MAX_RANK;
+    return w->rank >= 1 && w->rank <= KERNEL_WINDOW_MAX;
 }
 
 static bool pool_f32_fits(const struct cpu *cpu, const struct layer *l) {
-    struct window w;
+    struct kernel_window w;
 
     (void)cpu;
     if (l->in[0]->dtype != DT_F32 || l->out[0].dtype != DT_F32 || l->in[0]->data || l->n_out != 1 ||
@@ -51,7 +51,7 @@ static int pool_f32_prepare(const struct layer *l, struct pack_cache *packs, str
     dnnl_alg_kind_t alg = dnnl_pooling_avg_exclude_padding;
     dnnl_memory_desc_t src, dst;
     dnnl_pooling_v2_desc_t d;
-    struct window w;
+    struct kernel_window w;
     dnnl_status_t st;
 
     (void)packs;

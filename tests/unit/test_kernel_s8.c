@@ -9,6 +9,7 @@
 #include "engine/graph.h"
 #include "engine/kernel/conv_geometry.h"
 #include "engine/kernel/rows.h"
+#include "engine/ops.h"
 #include "engine/pack.h"
 #include "engine/weight.h"
 
@@ -88,6 +89,7 @@ static void fixture_init(struct fixture *f, const struct conv_case *k) {
     graph_set_attr_ints(f->g, &f->g->nodes[node], "dilations", (int64_t[]){k->dilation, k->dilation}, 2);
     graph_set_attr_ints(f->g, &f->g->nodes[node], "pads", (int64_t[]){k->pad, k->pad, k->pad, k->pad}, 4);
     graph_set_attr_int(f->g, &f->g->nodes[node], "group", k->groups);
+    assert_int_equal(op_find("", "Conv")->parse(f->g, &f->g->nodes[node], NULL), 0);
     f->input = malloc((size_t)n_x);
     for (int64_t i = 0; i < n_x; i++)
         f->input[i] = (uint8_t)next_random(&rng);

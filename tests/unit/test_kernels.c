@@ -134,7 +134,7 @@ static double largest_difference(const float *a, const float *b, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
         double d = fabs((double)a[i] - (double)b[i]);
 
-        if (isnan(a[i]) != isnan(b[i]))
+        if (isnan((double)a[i]) != isnan((double)b[i]))
             return HUGE_VAL;
         if (d > worst)
             worst = d;

@@ -121,7 +121,7 @@ static void test_a_plan_outlives_the_handle_to_its_net(void **state) {
     net_unref(n);
     net_text_fill(x, count(&s), 7);
     run(p, &s, x, y, NULL);
-    assert_true(isnan(y[0]) == 0);
+    assert_true(isnan((double)y[0]) == 0);
     free(x);
     plan_unref(p);
 }
