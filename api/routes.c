@@ -3,5 +3,7 @@
 /* Every file that answers requests. A file's rows stand at its end. */
 const struct route *const route_files[] = {
     health_routes,
+    metrics_routes,
+    openapi_routes,
 };
 const size_t route_files_size = sizeof(route_files) / sizeof(route_files[0]);

@@ -5,5 +5,7 @@
 #include "api/route.h"
 
 extern const struct route health_routes[];
+extern const struct route metrics_routes[];
+extern const struct route openapi_routes[];
 
 #endif
