@@ -47,7 +47,6 @@ struct sched_work {
     struct sched_work *next;
     uint64_t queued_ns;
     struct tensor in[SCHED_MAX_IO];
-    struct shape item;
 };
 
 struct scheduler_options {

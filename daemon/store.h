@@ -85,7 +85,7 @@ int store_blob_keep_path(
 /* O_RDONLY; -ENOENT. */
 int store_blob_open(struct store *s, const char *digest, struct error *err);
 /* Path for the worker. */
-int store_blob_path(struct store *s, const char *digest, char *ret, size_t size);
+void store_blob_path(struct store *s, const char *digest, char *ret, size_t size);
 /* Removes the file unless a document still names it (documents are searched for the digest). */
 void store_blob_release(struct store *s, const char *digest);
 

@@ -1,0 +1,476 @@
+#include "daemon/residency.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "daemon/models.h"
+
+/* What the table knows of a variant, loaded or not. */
+struct entry {
+    struct entry *next;
+    enum variant_state state;
+    struct resident *resident; /* one reference while READY */
+    uint64_t used_ns;          /* last acquire */
+    char reason[RESIDENCY_REASON_MAX];
+    char key[];
+};
+
+struct residency {
+    struct store *store;
+    uint64_t budget;
+    unsigned slots;
+    struct cpu cpu;
+    pthread_mutex_t lock; /* protects the entries; never held while loading */
+    pthread_cond_t changed;
+    struct entry *first;
+    bool is_restored;
+};
+
+struct resident_usage {
+    _Atomic unsigned refs;
+};
+
+const char *variant_state_name(enum variant_state s) {
+    static const char *const names[] = {[VARIANT_UNLOADED] = "unloaded",
+        [VARIANT_LOADING] = "loading",
+        [VARIANT_READY] = "ready",
+        [VARIANT_FAILED] = "failed"};
+
+    return names[s];
+}
+
+struct resident *resident_ref(struct resident *r) {
+    if (r)
+        r->usage->refs++;
+    return r;
+}
+
+struct resident *resident_unref(struct resident *r) {
+    if (!r || --r->usage->refs > 0)
+        return NULL;
+    net_unref(r->net);
+    free(r->model);
+    free(r->variant);
+    free(r->key);
+    free(r->usage);
+    free(r);
+    /* what malloc keeps for later belongs to the system until then */
+    malloc_trim(0);
+    return NULL;
+}
+
+static uint64_t now_ns(void) {
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+int residency_new(
+    struct store *s, uint64_t budget, unsigned slots, struct residency **ret, struct error *err) {
+    struct residency *r = calloc(1, sizeof(*r));
+    int e;
+
+    if (!r)
+        return error_oom(err);
+    e = cpu_detect(getenv("BONSAI_CPU_HIDE"), &r->cpu, err);
+    if (e < 0) {
+        free(r);
+        return e;
+    }
+    r->store = s;
+    r->budget = budget;
+    r->slots = slots;
+    pthread_mutex_init(&r->lock, NULL);
+    pthread_cond_init(&r->changed, NULL);
+    *ret = r;
+    return 0;
+}
+
+struct residency *residency_free(struct residency *r) {
+    if (!r)
+        return NULL;
+    for (struct entry *e = r->first, *next; e; e = next) {
+        next = e->next;
+        resident_unref(e->resident);
+        free(e);
+    }
+    pthread_cond_destroy(&r->changed);
+    pthread_mutex_destroy(&r->lock);
+    free(r);
+    return NULL;
+}
+
+static struct entry *entry_find(struct residency *r, const char *key, bool make) {
+    struct entry *e = r->first;
+
+    while (e && strcmp(e->key, key))
+        e = e->next;
+    if (e || !make)
+        return e;
+    e = calloc(1, sizeof(*e) + strlen(key) + 1);
+    if (!e)
+        return NULL;
+    strcpy(e->key, key);
+    e->next = r->first;
+    return r->first = e;
+}
+
+static size_t net_bytes_total(struct net *n, unsigned slots) {
+    struct net_bytes b;
+
+    net_count_bytes(n, &b);
+    return b.packed + b.plans + b.mapped + slots * b.arena_max;
+}
+
+static uint64_t used_locked(const struct residency *r) {
+    uint64_t sum = 0;
+
+    for (const struct entry *e = r->first; e; e = e->next)
+        if (e->resident)
+            sum += net_bytes_total(e->resident->net, r->slots);
+    return sum;
+}
+
+/* May it go to make room? Neither pinned nor routed (the original is the route until routes exist) nor in
+ * use. */
+static bool is_evictable(struct residency *r, const struct entry *e) {
+    json_t *doc;
+    bool ok;
+
+    if (e->state != VARIANT_READY || e->resident->usage->refs > 1)
+        return false;
+    doc = store_get(r->store, STORE_VARIANT, e->key);
+    ok = !doc || (!json_is_true(json_object_get(doc, "pinned")) &&
+                     json_integer_value(json_object_get(doc, "number")) != 1);
+    json_decref(doc);
+    return ok;
+}
+
+static void evict_locked(struct entry *e) {
+    struct resident *gone = e->resident;
+
+    e->resident = NULL;
+    e->state = VARIANT_UNLOADED;
+    resident_unref(gone);
+}
+
+/* Least recently used first, only if that is enough; nothing changes otherwise. */
+static bool make_room_locked(struct residency *r, uint64_t needed, uint64_t *ret_available) {
+    uint64_t used = used_locked(r), free_bytes = r->budget > used ? r->budget - used : 0, could = free_bytes;
+
+    for (struct entry *e = r->first; e; e = e->next)
+        if (is_evictable(r, e))
+            could += net_bytes_total(e->resident->net, r->slots);
+    *ret_available = could;
+    if (could < needed)
+        return false;
+    while (free_bytes < needed) {
+        struct entry *oldest = NULL;
+
+        for (struct entry *e = r->first; e; e = e->next)
+            if (is_evictable(r, e) && (!oldest || e->used_ns < oldest->used_ns))
+                oldest = e;
+        if (!oldest)
+            return false;
+        free_bytes += net_bytes_total(oldest->resident->net, r->slots);
+        evict_locked(oldest);
+    }
+    return true;
+}
+
+/* Batch 1 at the declared shape is planned at once, so that the first request does not pay and the bytes are
+ * true. */
+static void warm_up(struct net *n) {
+    const struct graph *g = net_graph(n);
+    struct shape shapes[64];
+    struct plan *plan;
+
+    if (g->n_inputs > 64)
+        return;
+    for (size_t i = 0; i < g->n_inputs; i++) {
+        shapes[i] = g->values[g->inputs[i]].shape;
+        for (int k = 0; k < shapes[i].rank; k++) {
+            if (shapes[i].dim[k] < 0 && k > 0)
+                return; /* a free picture size: the first request says which */
+            shapes[i].dim[k] = shapes[i].dim[k] < 0 ? 1 : shapes[i].dim[k];
+        }
+    }
+    if (net_plan(n, shapes, 1, &plan, NULL) == 0)
+        plan_unref(plan);
+}
+
+static struct resident *resident_new(const json_t *doc, const char *key) {
+    struct resident *x = calloc(1, sizeof(*x));
+
+    if (!x)
+        return NULL;
+    x->model = strdup(json_string_value(json_object_get(doc, "model")));
+    x->variant = strdup(json_string_value(json_object_get(doc, "name")));
+    x->number = (int)json_integer_value(json_object_get(doc, "number"));
+    x->key = strdup(key);
+    x->usage = calloc(1, sizeof(*x->usage));
+    if (!x->usage) {
+        free(x);
+        return NULL;
+    }
+    x->usage->refs = 1;
+    return x;
+}
+
+static int load_net(
+    struct residency *r, const json_t *doc, const char *key, struct resident **ret, struct error *err) {
+    struct resident *x = resident_new(doc, key);
+    struct net_options o = {.cpu = r->cpu};
+    _cleanup_(closep) int fd = -1;
+    const char *policy = json_string_value(json_object_get(doc, "policy"));
+    int e;
+
+    if (!x)
+        return error_oom(err);
+    o.policy = policy && !strcmp(policy, "memory") ? NET_MEMORY : NET_SPEED;
+    fd = store_blob_open(r->store, json_string_value(json_object_get(doc, "digest")), err);
+    e = fd < 0 ? fd : net_open_fd(fd, &o, &x->net, err);
+    if (e < 0) {
+        resident_unref(x);
+        return e;
+    }
+    warm_up(x->net);
+    x->bytes = net_bytes_total(x->net, r->slots);
+    *ret = x;
+    return 0;
+}
+
+static void set_state(struct residency *r, struct entry *e, enum variant_state state, struct resident *x,
+    const struct error *why) {
+    struct resident *old;
+
+    pthread_mutex_lock(&r->lock);
+    old = e->resident;
+    e->resident = x;
+    e->state = state;
+    e->used_ns = now_ns();
+    snprintf(e->reason, sizeof(e->reason), "%.255s", why ? why->text : "");
+    pthread_cond_broadcast(&r->changed);
+    pthread_mutex_unlock(&r->lock);
+    resident_unref(old);
+}
+
+/* The load itself, with the entry in LOADING; room was made for `estimate`. */
+static int load_entry(struct residency *r, struct entry *e, const json_t *doc, uint64_t *ret_needed,
+    uint64_t *ret_available, struct error *err) {
+    struct error why = {0};
+    struct resident *x = NULL;
+    uint64_t available = 0;
+    bool fits;
+    int k = load_net(r, doc, e->key, &x, &why);
+
+    if (k < 0) {
+        set_state(r, e, VARIANT_FAILED, NULL, &why);
+        return error_copy(err, &why);
+    }
+    pthread_mutex_lock(&r->lock);
+    fits = make_room_locked(r, x->bytes, &available);
+    pthread_mutex_unlock(&r->lock);
+    if (fits) {
+        set_state(r, e, VARIANT_READY, x, NULL);
+        return 0;
+    }
+    *ret_needed = x->bytes;
+    *ret_available = available;
+    resident_unref(x);
+    set_state(r, e, VARIANT_UNLOADED, NULL, NULL);
+    return error_code(err, -ENOSPC, "memory_budget",
+        "loading needs %llu bytes, %llu can be had within the memory budget", (unsigned long long)*ret_needed,
+        (unsigned long long)available);
+}
+
+/* Waits while another thread loads it. Returns the entry in any other state, the lock held; NULL: out of
+ * memory. */
+static struct entry *wait_settled(struct residency *r, const char *key) {
+    struct entry *e;
+
+    pthread_mutex_lock(&r->lock);
+    e = entry_find(r, key, true);
+    while (e && e->state == VARIANT_LOADING)
+        pthread_cond_wait(&r->changed, &r->lock);
+    return e;
+}
+
+static int mark_unloaded(struct residency *r, const char *key, bool is_unloaded, struct error *err) {
+    json_t *doc, *copy;
+    int e = 0;
+
+    store_lock(r->store);
+    doc = store_get(r->store, STORE_VARIANT, key);
+    if (!doc)
+        e = error_set(err, -ENOENT, "there is no such variant");
+    else if (json_is_true(json_object_get(doc, "is_unloaded")) != is_unloaded) {
+        copy = json_copy(doc);
+        json_object_set_new(copy, "is_unloaded", json_boolean(is_unloaded));
+        e = store_apply(r->store, &(struct store_change){STORE_VARIANT, key, copy}, 1, err);
+        json_decref(copy);
+    }
+    json_decref(doc);
+    store_unlock(r->store);
+    return e;
+}
+
+int residency_load(struct residency *r, const char *key, bool is_request, uint64_t *ret_needed,
+    uint64_t *ret_available, struct error *err) {
+    uint64_t needed = 0, available = 0;
+    json_t *doc = store_get(r->store, STORE_VARIANT, key);
+    struct entry *e;
+    int k = 0;
+
+    if (!doc)
+        return error_set(err, -ENOENT, "there is no such variant");
+    if (is_request)
+        k = mark_unloaded(r, key, false, err);
+    e = k < 0 ? NULL : wait_settled(r, key);
+    if (!e) {
+        json_decref(doc);
+        if (k < 0)
+            return k;
+        pthread_mutex_unlock(&r->lock);
+        return error_oom(err);
+    }
+    if (e->state == VARIANT_READY) {
+        pthread_mutex_unlock(&r->lock);
+        json_decref(doc);
+        return 0;
+    }
+    e->state = VARIANT_LOADING;
+    pthread_mutex_unlock(&r->lock);
+    k = load_entry(r, e, doc, &needed, &available, err);
+    json_decref(doc);
+    if (ret_needed)
+        *ret_needed = needed;
+    if (ret_available)
+        *ret_available = available;
+    return k;
+}
+
+int residency_unload(struct residency *r, const char *key, bool is_request, struct error *err) {
+    struct resident *gone = NULL;
+    struct entry *e;
+    int k = is_request ? mark_unloaded(r, key, true, err) : 0;
+
+    if (k < 0)
+        return k;
+    e = wait_settled(r, key);
+    if (e) {
+        gone = e->resident;
+        e->resident = NULL;
+        e->state = VARIANT_UNLOADED;
+    }
+    pthread_mutex_unlock(&r->lock);
+    resident_unref(gone);
+    return 0;
+}
+
+void residency_forget(struct residency *r, const char *key) {
+    struct entry *gone = NULL;
+
+    wait_settled(r, key);
+    for (struct entry **p = &r->first; *p; p = &(*p)->next)
+        if (!strcmp((*p)->key, key)) {
+            gone = *p;
+            *p = gone->next;
+            break;
+        }
+    pthread_mutex_unlock(&r->lock);
+    if (gone)
+        resident_unref(gone->resident);
+    free(gone);
+}
+
+struct resident *residency_get(struct residency *r, const char *key) {
+    struct resident *x = NULL;
+    struct entry *e;
+
+    pthread_mutex_lock(&r->lock);
+    e = entry_find(r, key, false);
+    if (e && e->state == VARIANT_READY) {
+        x = resident_ref(e->resident);
+        e->used_ns = now_ns();
+    }
+    pthread_mutex_unlock(&r->lock);
+    return x;
+}
+
+int residency_acquire(
+    struct residency *r, const char *key, bool may_wait, struct resident **ret, struct error *err) {
+    json_t *doc;
+    bool is_unloaded;
+    int k;
+
+    *ret = residency_get(r, key);
+    if (*ret)
+        return 0;
+    doc = store_get(r->store, STORE_VARIANT, key);
+    if (!doc)
+        return error_set(err, -ENOENT, "there is no such variant");
+    is_unloaded = json_is_true(json_object_get(doc, "is_unloaded"));
+    json_decref(doc);
+    if (is_unloaded)
+        return error_code(err, -EAGAIN, "not_loaded", "the variant was unloaded by request");
+    if (!may_wait)
+        return error_code(err, -EAGAIN, "loading", "the variant is being loaded");
+    k = residency_load(r, key, false, NULL, NULL, err);
+    if (k < 0)
+        return k;
+    *ret = residency_get(r, key);
+    return *ret ? 0 : error_code(err, -EAGAIN, "not_loaded", "the variant went out of memory again");
+}
+
+void residency_restore(struct residency *r) {
+    json_t *list = store_list(r->store, STORE_VARIANT, NULL), *v;
+    size_t i;
+
+    json_array_foreach(list, i, v) {
+        char key[NAME_MAX_SIZE + 16];
+
+        variant_key(json_string_value(json_object_get(v, "model")),
+            (int)json_integer_value(json_object_get(v, "number")), key, sizeof(key));
+        if (!json_is_true(json_object_get(v, "is_unloaded")))
+            residency_load(r, key, false, NULL, NULL, NULL); /* a failure stays visible in the state */
+    }
+    json_decref(list);
+    __atomic_store_n(&r->is_restored, true, __ATOMIC_RELEASE);
+}
+
+bool residency_is_restored(const struct residency *r) {
+    return __atomic_load_n(&r->is_restored, __ATOMIC_ACQUIRE);
+}
+
+enum variant_state residency_state(
+    struct residency *r, const char *key, uint64_t *ret_bytes, char reason[static RESIDENCY_REASON_MAX]) {
+    enum variant_state s = VARIANT_UNLOADED;
+    struct entry *e;
+
+    *ret_bytes = 0;
+    reason[0] = 0;
+    pthread_mutex_lock(&r->lock);
+    e = entry_find(r, key, false);
+    if (e) {
+        s = e->state;
+        memcpy(reason, e->reason, RESIDENCY_REASON_MAX);
+        if (e->resident)
+            *ret_bytes = net_bytes_total(e->resident->net, r->slots);
+    }
+    pthread_mutex_unlock(&r->lock);
+    return s;
+}
+
+void residency_count(struct residency *r, uint64_t *ret_used, uint64_t *ret_budget) {
+    pthread_mutex_lock(&r->lock);
+    *ret_used = used_locked(r);
+    pthread_mutex_unlock(&r->lock);
+    *ret_budget = r->budget;
+}
