@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <time.h>
 
 struct pool {
     unsigned n_workers;
@@ -16,12 +17,47 @@ struct pool {
     void (*fn)(void *ctx, unsigned part);
     void *ctx;
     unsigned n_parts;
-    unsigned n_busy; /* workers inside the current work */
-    unsigned long round;
     bool stop;
+
+    /* written with the mutex held, read without it while spinning */
+    atomic_uint n_busy; /* workers inside the current work */
+    atomic_ulong round;
 
     atomic_uint next; /* the next part nobody took */
 };
+
+/* The next piece of work of a net comes within microseconds, and waking a sleeping thread takes as long: some
+ * time is spent looking, never more, because the cores may be needed by others. (50 us against none: 1.09x on
+ * resnet18, 1.49x on mobilenet_v2 with two threads.) */
+#define SPIN_US 50
+
+static void pool_pause(void) {
+#if defined(__x86_64__)
+    for (int i = 0; i < 16; i++)
+        __builtin_ia32_pause();
+#endif
+}
+
+static double now_us(void) {
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
+}
+
+static void spin_for_work(struct pool *p, unsigned long seen) {
+    double end = now_us() + SPIN_US;
+
+    while (atomic_load_explicit(&p->round, memory_order_relaxed) == seen && now_us() < end)
+        pool_pause();
+}
+
+static void spin_for_others(struct pool *p) {
+    double end = now_us() + SPIN_US;
+
+    while (atomic_load_explicit(&p->n_busy, memory_order_relaxed) != 0 && now_us() < end)
+        pool_pause();
+}
 
 static void pool_work(struct pool *p, void (*fn)(void *, unsigned), void *ctx, unsigned n_parts) {
     for (;;) {
@@ -39,12 +75,12 @@ static void *pool_main(void *arg) {
 
     pthread_mutex_lock(&p->mutex);
     for (;;) {
-        while (!p->stop && (p->round == seen || !p->fn))
+        while (!p->stop && (atomic_load(&p->round) == seen || !p->fn))
             pthread_cond_wait(&p->work, &p->mutex);
         if (p->stop)
             break;
-        seen = p->round;
-        p->n_busy++;
+        seen = atomic_load(&p->round);
+        atomic_fetch_add(&p->n_busy, 1);
         void (*fn)(void *, unsigned) = p->fn;
         void *ctx = p->ctx;
         unsigned n_parts = p->n_parts;
@@ -53,8 +89,11 @@ static void *pool_main(void *arg) {
         pool_work(p, fn, ctx, n_parts);
 
         pthread_mutex_lock(&p->mutex);
-        if (--p->n_busy == 0)
+        if (atomic_fetch_sub(&p->n_busy, 1) == 1)
             pthread_cond_signal(&p->finished);
+        pthread_mutex_unlock(&p->mutex);
+        spin_for_work(p, seen);
+        pthread_mutex_lock(&p->mutex);
     }
     pthread_mutex_unlock(&p->mutex);
     return NULL;
@@ -115,7 +154,7 @@ void pool_run(struct pool *p, unsigned n_parts, void (*fn)(void *ctx, unsigned p
     p->fn = fn;
     p->ctx = ctx;
     p->n_parts = n_parts;
-    p->round++;
+    atomic_fetch_add(&p->round, 1);
     atomic_store_explicit(&p->next, 0, memory_order_relaxed);
     pthread_cond_broadcast(&p->work);
     pthread_mutex_unlock(&p->mutex);
@@ -123,9 +162,10 @@ void pool_run(struct pool *p, unsigned n_parts, void (*fn)(void *ctx, unsigned p
     pool_work(p, fn, ctx, n_parts);
 
     /* A worker that wakes from here on finds no work; the ones inside are waited for. */
+    spin_for_others(p);
     pthread_mutex_lock(&p->mutex);
     p->fn = NULL;
-    while (p->n_busy)
+    while (atomic_load(&p->n_busy))
         pthread_cond_wait(&p->finished, &p->mutex);
     pthread_mutex_unlock(&p->mutex);
     pthread_mutex_unlock(&p->caller);

@@ -1,5 +1,6 @@
-/* Our own threads: a fixed team that runs the parts of one piece of work, the caller among them. No spinning
- * beyond a few microseconds, no OpenMP. One caller at a time; a second one runs all its parts itself. */
+/* Our own threads: a fixed team that runs the parts of one piece of work, the caller among them. They spin
+ * for some 50 us between two pieces of work and then sleep; no OpenMP. One caller at a time; a second one
+ * runs all its parts itself. */
 #ifndef ENGINE_POOL_H
 #define ENGINE_POOL_H
 

@@ -18,8 +18,9 @@ static const struct tensor *bias_of(const struct layer *l) {
 static bool window_of(const struct layer *l, struct kernel_window *w) {
     const struct shape *weight = kernel_weight_shape(l);
 
-    return is_transposed(l) ? kernel_window_read_transposed(l->node, &l->in[0]->shape, &l->out[0].shape, weight, w)
-                            : kernel_window_read(l->node, &l->in[0]->shape, &l->out[0].shape, weight, w);
+    return is_transposed(l)
+               ? kernel_window_read_transposed(l->node, &l->in[0]->shape, &l->out[0].shape, weight, w)
+               : kernel_window_read(l->node, &l->in[0]->shape, &l->out[0].shape, weight, w);
 }
 
 static bool conv_f32_fits(const struct cpu *cpu, const struct layer *l) {
@@ -68,15 +69,19 @@ static bool weights_desc(const struct layer *l, dnnl_memory_desc_t *ret) {
 }
 
 static dnnl_status_t conv_f32_describe(
-    const struct layer *l, const dnnl_memory_desc_t *weights, bool has_bias, union onednn_op_desc *ret) {
+    const struct layer *l, const struct layer_slice *slice, bool has_bias, union onednn_op_desc *ret) {
     dnnl_memory_desc_t src, dst, bias;
     dnnl_dims_t stride = {0}, dilation = {0}, begin = {0}, end = {0}, oc = {l->out[0].shape.dim[1]};
     struct kernel_window w;
     dnnl_status_t st;
 
-    if (!window_of(l, &w) || !onednn_desc(&l->in[0]->shape, DT_F32, l->in_type[0].layout, &src) ||
-        !onednn_desc(&l->out[0].shape, DT_F32, l->out_type[0].layout, &dst))
+    if (!window_of(l, &w) || !onednn_desc(&slice->in, DT_F32, l->in_type[0].layout, &src) ||
+        !onednn_desc(&slice->out, DT_F32, l->out_type[0].layout, &dst))
         return dnnl_invalid_arguments;
+    if (slice->is_band) {
+        w.begin[0] = slice->begin;
+        w.end[0] = slice->end;
+    }
     for (int i = 0; i < w.rank; i++) {
         stride[i] = w.stride[i];
         dilation[i] = w.dilation[i] - 1;
@@ -90,10 +95,62 @@ static dnnl_status_t conv_f32_describe(
         return st;
     if (is_transposed(l))
         return dnnl_dilated_deconvolution_forward_desc_init(&ret->deconv, dnnl_forward_inference,
-            dnnl_deconvolution_direct, &src, weights, has_bias ? &bias : NULL, &dst, stride, dilation, begin,
-            end);
+            dnnl_deconvolution_direct, &src, &slice->weights, has_bias ? &bias : NULL, &dst, stride, dilation,
+            begin, end);
     return dnnl_dilated_convolution_forward_desc_init(&ret->conv, dnnl_forward_inference,
-        dnnl_convolution_direct, &src, weights, has_bias ? &bias : NULL, &dst, stride, dilation, begin, end);
+        dnnl_convolution_direct, &src, &slice->weights, has_bias ? &bias : NULL, &dst, stride, dilation,
+        begin, end);
+}
+
+/* Bytes of one step of dimension `dim` (0: images, 2: rows), channels last. */
+static size_t step_bytes(const struct shape *s, int dim) {
+    size_t bytes = sizeof(float) * (size_t)s->dim[1];
+
+    for (int d = s->rank; d-- > 2 + (dim == 2);)
+        bytes *= (size_t)s->dim[d];
+    return bytes;
+}
+
+/* Whole images when there are enough, else bands of rows of the one image: output rows first to last read
+ * input rows first * stride - begin to (last - 1) * stride - begin + extent; what lies outside is padding. */
+static bool conv_f32_cut(const struct layer *l, unsigned n_parts, unsigned part, struct layer_slice *s) {
+    const struct shape *x = &l->in[0]->shape, *y = &l->out[0].shape;
+    int64_t all = y->dim[0] >= (int64_t)n_parts ? y->dim[0] : y->dim[2];
+    int64_t first = all * part / n_parts, last = all * (part + 1) / n_parts, low, high;
+    struct kernel_window w;
+
+    if (y->dim[0] >= (int64_t)n_parts) {
+        s->in.dim[0] = s->out.dim[0] = last - first;
+        s->in_at = (size_t)first * step_bytes(x, 0);
+        s->out_at = (size_t)first * step_bytes(y, 0);
+        return true;
+    }
+    if (y->dim[0] != 1 || is_transposed(l) || last == first || !window_of(l, &w))
+        return false;
+    low = first * w.stride[0] - w.begin[0];
+    high = (last - 1) * w.stride[0] - w.begin[0] + (w.kernel[0] - 1) * w.dilation[0] + 1;
+    s->is_band = true;
+    s->begin = low < 0 ? -low : 0;
+    s->end = high > x->dim[2] ? high - x->dim[2] : 0;
+    low += s->begin;
+    high -= s->end;
+    if (low >= high)
+        return false;
+    s->in.dim[2] = high - low;
+    s->out.dim[2] = last - first;
+    s->in_at = (size_t)low * step_bytes(x, 2);
+    s->out_at = (size_t)first * step_bytes(y, 2);
+    return true;
+}
+
+static int64_t count_macs(const struct layer *l) {
+    const struct shape *w = kernel_weight_shape(l),
+                       *y = is_transposed(l) ? &l->in[0]->shape : &l->out[0].shape;
+    int64_t n = 0, filter = 0;
+
+    if (!shape_count(y, &n) || !shape_count(w, &filter) || w->dim[0] == 0)
+        return 0;
+    return n * (filter / w->dim[0]);
 }
 
 static int conv_f32_prepare(const struct layer *l, struct pack_cache *packs, struct kernel_state **ret,
@@ -105,6 +162,8 @@ static int conv_f32_prepare(const struct layer *l, struct pack_cache *packs, str
         .bias_factor = 1,
         .n_bias = l->out[0].shape.dim[1],
         .describe = conv_f32_describe,
+        .cut = conv_f32_cut,
+        .macs = count_macs(l),
     };
 
     if (!weights_desc(l, &spec.weights))

@@ -58,27 +58,57 @@ static bool gemm_f32_fits(const struct cpu *cpu, const struct layer *l) {
     return post_onednn_fits(l);
 }
 
+/* Slices are of the matrices x[rows][ic] and y[rows][oc], whatever the tensors' ranks. */
 static dnnl_status_t gemm_f32_describe(
-    const struct layer *l, const dnnl_memory_desc_t *weights, bool has_bias, union onednn_op_desc *ret) {
+    const struct layer *l, const struct layer_slice *slice, bool has_bias, union onednn_op_desc *ret) {
     dnnl_memory_desc_t src, dst, bias;
-    dnnl_dims_t src_dims = {0}, dst_dims = {0}, oc = {weights->dims[0]};
+    dnnl_dims_t src_dims = {0}, dst_dims = {0},
+                dst_strides = {l->out[0].shape.dim[l->out[0].shape.rank - 1], 1};
+    dnnl_dims_t oc = {slice->weights.dims[0]};
     int64_t rows = 0;
     dnnl_status_t st;
 
     if (!rows_of(&l->in[0]->shape, &rows))
         return dnnl_invalid_arguments;
     src_dims[0] = dst_dims[0] = rows;
-    src_dims[1] = weights->dims[1];
-    dst_dims[1] = weights->dims[0];
+    src_dims[1] = slice->weights.dims[1];
+    dst_dims[1] = slice->weights.dims[0];
     st = dnnl_memory_desc_init_by_tag(&src, 2, src_dims, dnnl_f32, dnnl_ab);
     if (st == dnnl_success)
-        st = dnnl_memory_desc_init_by_tag(&dst, 2, dst_dims, dnnl_f32, dnnl_ab);
+        st = dnnl_memory_desc_init_by_strides(&dst, 2, dst_dims, dnnl_f32, dst_strides);
     if (st == dnnl_success)
         st = dnnl_memory_desc_init_by_tag(&bias, 1, oc, dnnl_f32, dnnl_a);
     if (st != dnnl_success)
         return st;
     return dnnl_inner_product_forward_desc_init(
-        &ret->inner, dnnl_forward_inference, &src, weights, has_bias ? &bias : NULL, &dst);
+        &ret->inner, dnnl_forward_inference, &src, &slice->weights, has_bias ? &bias : NULL, &dst);
+}
+
+/* Output columns of one row, in multiples of the weights' blocks. */
+static bool gemm_f32_cut(const struct layer *l, unsigned n_parts, unsigned part, struct layer_slice *s) {
+    const dnnl_blocking_desc_t *b = &s->weights.format_desc.blocking;
+    int64_t block = 1, all, first, last, rows = 0;
+
+    if (!rows_of(&l->in[0]->shape, &rows) || rows != 1 || s->weights.format_kind != dnnl_blocked ||
+        s->out.rank != 2)
+        return false;
+    for (int i = 0; i < b->inner_nblks; i++)
+        block *= b->inner_idxs[i] == 0 ? b->inner_blks[i] : 1;
+    all = s->weights.padded_dims[0] / block;
+    first = all * part / n_parts;
+    last = all * (part + 1) / n_parts;
+    if (first == last)
+        return false;
+    s->weights_at = (size_t)(first * b->strides[0]) * sizeof(float);
+    s->bias_at = s->out_at = (size_t)(first * block) * sizeof(float);
+    if (last < all)
+        s->weights.dims[0] = s->weights.padded_dims[0] = (last - first) * block;
+    else {
+        s->weights.dims[0] -= first * block;
+        s->weights.padded_dims[0] -= first * block;
+    }
+    s->out.dim[1] = s->weights.dims[0];
+    return true;
 }
 
 static int gemm_f32_prepare(const struct layer *l, struct pack_cache *packs, struct kernel_state **ret,
@@ -94,11 +124,15 @@ static int gemm_f32_prepare(const struct layer *l, struct pack_cache *packs, str
         .bias_factor = is_gemm(l) ? node_attr_float(l->node, "beta", 1) : 1,
         .n_bias = dims[0],
         .describe = gemm_f32_describe,
+        .cut = gemm_f32_cut,
     };
+    int64_t rows = 0;
     dnnl_status_t st = dnnl_memory_desc_init_by_strides(&spec.weights, 2, dims, dnnl_f32, strides);
 
     if (st != dnnl_success)
         return onednn_error(err, st, spec.kernel);
+    if (rows_of(&l->in[0]->shape, &rows))
+        spec.macs = rows * dims[0] * dims[1];
     return layer_onednn_prepare(l, &spec, packs, ret, ret_scratch, err);
 }
 

@@ -13,6 +13,16 @@ union onednn_op_desc {
     dnnl_inner_product_desc_t inner;
 };
 
+/* What one primitive computes of a layer: all of it, or one thread's part. */
+struct layer_slice {
+    struct shape in, out; /* of the part */
+    size_t in_at, out_at; /* where it begins, in bytes */
+    dnnl_memory_desc_t weights;
+    size_t weights_at, bias_at;
+    bool is_band; /* rows of an image, with this padding in their dimension */
+    int64_t begin, end;
+};
+
 struct layer_onednn_spec {
     const char *kernel;         /* its name, for the keys of packs */
     dnnl_memory_desc_t weights; /* as kernel_copy_weights() lays them out: plain, with the library's dims */
@@ -20,9 +30,12 @@ struct layer_onednn_spec {
     const struct tensor *bias;  /* constant f32; NULL: none */
     float bias_factor;
     int64_t n_bias; /* output channels; a bias of one element is repeated */
-    /* The operation with weights described so (format any, or a layout fixed before). */
+    /* The operation on a slice. */
     dnnl_status_t (*describe)(
-        const struct layer *l, const dnnl_memory_desc_t *weights, bool has_bias, union onednn_op_desc *ret);
+        const struct layer *l, const struct layer_slice *slice, bool has_bias, union onednn_op_desc *ret);
+    /* Narrows `slice`, the whole layer, to part `part` of `n_parts`; false: it cannot be cut so. */
+    bool (*cut)(const struct layer *l, unsigned n_parts, unsigned part, struct layer_slice *slice);
+    int64_t macs;
 };
 
 int layer_onednn_prepare(const struct layer *l, const struct layer_onednn_spec *spec,

@@ -60,19 +60,20 @@ static dnnl_status_t append_eltwise(dnnl_post_ops_t ops, const struct post *p) {
 }
 
 static dnnl_status_t append_residual(
-    const struct layer *l, int i, dnnl_post_ops_t ops, struct post_onednn *ret) {
+    const struct layer *l, const struct shape *out, int i, dnnl_post_ops_t ops, struct post_onednn *ret) {
     dnnl_memory_desc_t *desc = &ret->desc[ret->n_binary];
 
     if (l->in_place_post == i)
         return dnnl_post_ops_append_sum(ops, 1);
-    if (!onednn_desc(&l->post_in[i].shape, DT_F32, l->post_in[i].layout, desc))
+    if (!onednn_desc(out, DT_F32, l->post_in[i].layout, desc))
         return dnnl_invalid_arguments;
     ret->arg[ret->n_binary] = DNNL_ARG_ATTR_MULTIPLE_POST_OP(dnnl_post_ops_len(ops)) | DNNL_ARG_SRC_1;
     ret->post[ret->n_binary++] = i;
     return dnnl_post_ops_append_binary(ops, dnnl_binary_add, desc);
 }
 
-int post_onednn_init(const struct layer *l, struct post_onednn *ret, struct error *err) {
+int post_onednn_init(
+    const struct layer *l, const struct shape *out, struct post_onednn *ret, struct error *err) {
     dnnl_post_ops_t ops = NULL;
     dnnl_status_t st;
 
@@ -83,7 +84,7 @@ int post_onednn_init(const struct layer *l, struct post_onednn *ret, struct erro
     for (int i = 0; st == dnnl_success && i < l->node->n_post; i++) {
         const struct post *p = &l->node->post[i];
 
-        st = p->other >= 0 ? append_residual(l, i, ops, ret) : append_eltwise(ops, p);
+        st = p->other >= 0 ? append_residual(l, out, i, ops, ret) : append_eltwise(ops, p);
     }
     if (st == dnnl_success)
         st = dnnl_primitive_attr_set_post_ops(ret->attr, ops);

@@ -16,7 +16,9 @@ struct post_onednn {
     dnnl_memory_desc_t desc[NODE_MAX_POSTS];
 };
 
-int post_onednn_init(const struct layer *l, struct post_onednn *ret, struct error *err);
+/* `out`: shape of the result, or of the part of it that is computed. */
+int post_onednn_init(
+    const struct layer *l, const struct shape *out, struct post_onednn *ret, struct error *err);
 void post_onednn_done(struct post_onednn *p);
 
 /* Of the elementwise operator itself: algorithm of `op_type`, 0: oneDNN has none. */
