@@ -202,8 +202,8 @@ static int make_parts(const struct kernel_state *s, const struct layer *l,
     return 0;
 }
 
-/* Below this many multiplications (some 20 us) waking another thread costs more than it brings. */
-#define MIN_MACS_A_PART (2 << 20)
+/* Below this many multiplications (some 10 us) waking another thread costs more than it brings. */
+#define MIN_MACS_A_PART (1 << 20)
 
 static int split(struct kernel_state *s, const struct layer *l, const struct layer_onednn_spec *spec) {
     int64_t n = spec->macs / MIN_MACS_A_PART;
