@@ -81,7 +81,7 @@ static int set_input_shapes(struct plan *p, const struct graph *g, struct error 
         if (!dtype_info(v->dtype) || !shape_bytes(s, v->dtype, &bytes))
             return error_code(err, -EINVAL, "shape_mismatch", "input '%s' is too large", v->name);
         *t = (struct tensor){.dtype = v->dtype, .shape = *s};
-        p->values[g->inputs[i]].logical = v->dtype;
+        p->values[g->inputs[i]].logical = is_quantised(v) ? DT_F32 : v->dtype;
     }
     return 0;
 }

@@ -30,11 +30,47 @@ latency() {
         -- node "$root/tests/bench/ort_latency.mjs" "$work/nets/$1.onnx" "$2" "$3"
 }
 
+# The int8 variant of a net, made by our own worker; calibrated on noise, only time matters here.
+need_int8() {
+    need_nets "$1"
+    if [ "$work/nets/$1.int8.onnx" -nt "$work/nets/$1.onnx" ]; then return; fi
+    /usr/bin/python3 -c "
+import numpy, sys
+numpy.save(sys.argv[1], numpy.random.default_rng(1).standard_normal([8, 3, int(sys.argv[2]), int(sys.argv[2])]).astype('f'))" \
+        "$work/nets/$1.npy" "$2"
+    echo '[{"method":"quantize","scheme":"int8","observer":"minmax"}]' >"$work/nets/int8.json"
+    "$build/bonsai-worker" run "$work/nets/int8.json" --model "$work/nets/$1.onnx" --data "$work/nets/$1.npy" \
+        -o "$work/nets/$1.int8.onnx" >/dev/null
+}
+
+# int8 NET SIZE BATCH THREADS ROUNDS RUNS NAME: beside ONNX Runtime on the same file
+int8() {
+    need_ort
+    need_int8 "$1" "$2"
+    node "$root/tests/bench/interleave.mjs" "$7" "$5" "$6" \
+        -- "$build/tests/bench/float_latency" "$work/nets/$1.int8.onnx" "$3" "$4" \
+        -- node "$root/tests/bench/ort_latency.mjs" "$work/nets/$1.int8.onnx" "$3" "$4"
+}
+
+# int8_gain: beside its float parent in our own engine
+int8_gain() {
+    need_int8 "$1" "$2"
+    node "$root/tests/bench/interleave.mjs" "$7" "$5" "$6" \
+        -- "$build/tests/bench/float_latency" "$work/nets/$1.int8.onnx" "$3" "$4" \
+        -- "$build/tests/bench/float_latency" "$work/nets/$1.onnx" "$3" "$4"
+}
+
 run_one() {
     case $1 in
     float_resnet20) latency resnet20 1 1 31 40 "$1" ;;
     float_resnet18) latency resnet18 1 1 21 5 "$1" ;;
     float_mobilenet_v2) latency mobilenet_v2 1 1 21 10 "$1" ;;
+    int8_resnet20) int8 resnet20 32 1 1 31 40 "$1" ;;
+    int8_resnet18) int8 resnet18 224 1 1 21 5 "$1" ;;
+    int8_mobilenet_v2) int8 mobilenet_v2 224 1 1 21 10 "$1" ;;
+    int8_gain_resnet20) int8_gain resnet20 32 1 1 31 40 "$1" ;;
+    int8_gain_resnet18) int8_gain resnet18 224 1 1 21 5 "$1" ;;
+    int8_gain_mobilenet_v2) int8_gain mobilenet_v2 224 1 1 21 10 "$1" ;;
     *)
         echo "unknown benchmark $1; there are: $all" >&2
         exit 2
@@ -42,7 +78,7 @@ run_one() {
     esac
 }
 
-all="float_resnet20 float_resnet18 float_mobilenet_v2"
+all="float_resnet20 float_resnet18 float_mobilenet_v2 int8_resnet20 int8_resnet18 int8_mobilenet_v2 int8_gain_resnet20 int8_gain_resnet18 int8_gain_mobilenet_v2"
 if [ "${1:-all}" = all ]; then
     for name in $all; do run_one "$name"; done
 else

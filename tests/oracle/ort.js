@@ -8,79 +8,12 @@
 'use strict';
 const fs = require('fs');
 const path = require('path');
-const ort = require('onnxruntime-node');
+const { createRequire } = require('module');
+const { readNpy, writeNpy } = require('./npy.js');
+const { addOutputs } = require('./proto.js');
 
-const NPY_TYPES = {
-  float32: ['<f4', Float32Array], uint8: ['|u1', Uint8Array], int8: ['|i1', Int8Array],
-  int32: ['<i4', Int32Array], int64: ['<i8', BigInt64Array], bool: ['|b1', Uint8Array],
-};
-
-function readNpy(file) {
-  const b = fs.readFileSync(file);
-  const long = b[6] > 1, size = long ? b.readUInt32LE(8) : b.readUInt16LE(8), at = (long ? 12 : 10) + size;
-  const header = b.toString('latin1', long ? 12 : 10, at);
-  const descr = /'descr':\s*'([^']+)'/.exec(header)[1];
-  const dims = /'shape':\s*\(([^)]*)\)/.exec(header)[1].split(',').filter((s) => s.trim()).map(Number);
-  const [type, [, Array_]] = Object.entries(NPY_TYPES).find(([, [d]]) => d === descr);
-  const data = new Array_(new Uint8Array(b.subarray(at)).buffer);
-  return { type, dims, data };
-}
-
-function writeNpy(file, type, dims, data) {
-  const shape = dims.length === 1 ? `${dims[0]},` : dims.join(', ');
-  let header = `{'descr': '${NPY_TYPES[type][0]}', 'fortran_order': False, 'shape': (${shape}), }`;
-  header = header.padEnd(Math.ceil((header.length + 11) / 64) * 64 - 11) + '\n';
-  const size = Buffer.alloc(2);
-  size.writeUInt16LE(header.length);
-  fs.writeFileSync(file, Buffer.concat([Buffer.from('\x93NUMPY\x01\x00', 'latin1'), size,
-    Buffer.from(header, 'latin1'), Buffer.from(data.buffer, data.byteOffset, data.byteLength)]));
-}
-
-// Protobuf, as far as needed to append ValueInfoProto{name} to GraphProto.output (field 12) of
-// ModelProto.graph (field 7).
-function readVarint(b, at) {
-  let v = 0, shift = 1;
-  for (;;) {
-    const byte = b[at++];
-    v += (byte & 127) * shift;
-    if (byte < 128) return [v, at];
-    shift *= 128;
-  }
-}
-
-function varint(v) {
-  const out = [];
-  for (; v > 127; v = Math.floor(v / 128)) out.push((v % 128) + 128);
-  out.push(v);
-  return Buffer.from(out);
-}
-
-function field(number, bytes) {
-  return Buffer.concat([varint(number * 8 + 2), varint(bytes.length), bytes]);
-}
-
-function addOutputs(model, names) {
-  for (let at = 0; at < model.length;) {
-    const start = at;
-    let tag, size;
-    [tag, at] = readVarint(model, at);
-    if (tag % 8 === 2) {
-      [size, at] = readVarint(model, at);
-    } else if (tag % 8 === 0) {
-      [, at] = readVarint(model, at);
-      size = 0;
-    } else {
-      size = tag % 8 === 1 ? 8 : 4;
-    }
-    if (Math.floor(tag / 8) === 7) {
-      const graph = Buffer.concat([model.subarray(at, at + size),
-        ...names.map((n) => field(12, field(1, Buffer.from(n))))]);
-      return Buffer.concat([model.subarray(0, start), field(7, graph), model.subarray(at + size)]);
-    }
-    at += size;
-  }
-  throw new Error('no graph in the model');
-}
+// installed beside this file, or where ORT_FOLDER says
+const ort = createRequire(`${process.env.ORT_FOLDER || __dirname}/`)('onnxruntime-node');
 
 function parseArgs(argv) {
   const o = { inputs: {}, shapes: {}, also: [], level: 'all', threads: 1 };
@@ -141,8 +74,12 @@ async function bench(o) {
   console.log(JSON.stringify({ p50_us: times[times.length >> 1], min_us: times[0], runs: times.length }));
 }
 
-const options = parseArgs(process.argv.slice(2));
-(options.bench ? bench(options) : run(options)).catch((e) => {
-  console.error(e.message);
-  process.exit(1);
-});
+module.exports = { run };
+
+if (require.main === module) {
+  const options = parseArgs(process.argv.slice(2));
+  (options.bench ? bench(options) : run(options)).catch((e) => {
+    console.error(e.message);
+    process.exit(1);
+  });
+}
