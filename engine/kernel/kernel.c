@@ -26,6 +26,8 @@ const struct kernel *const kernel_table[] = {
     &kernel_resize_s8,
     &kernel_quantize_s8,
     &kernel_dequantize_s8,
+    &kernel_resize_f32,
+    &kernel_transpose_copy,
     &kernel_reference,
 };
 const size_t kernel_table_size = sizeof(kernel_table) / sizeof(*kernel_table);

@@ -13,6 +13,8 @@ extern const struct kernel kernel_eltwise_f32_onednn;
 extern const struct kernel kernel_gemm_f32_onednn;
 extern const struct kernel kernel_pool_f32_onednn;
 extern const struct kernel kernel_reference;
+extern const struct kernel kernel_resize_f32;
+extern const struct kernel kernel_transpose_copy;
 
 /* on codes */
 extern const struct kernel kernel_concat_s8, kernel_join_s8, kernel_lookup_s8, kernel_pool_s8,

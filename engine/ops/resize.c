@@ -22,7 +22,7 @@ static int resize_parse(struct graph *g, struct node *n, struct error *err) {
     static const char *const rounds[] = {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil", NULL};
     bool is_old = g->opset < 11 || n->op == &op_upsample;
     struct resize_param *p = graph_alloc(g, sizeof(*p));
-    int mode, coordinate, round, r;
+    int mode = 0, coordinate = 0, round = 0, r;
 
     if (!p)
         return error_oom(err);
