@@ -187,15 +187,18 @@ static const struct {
     {"bad_name", -EINVAL}, {"too_large", -EFBIG}, {"memory_budget", -ENOMEM}, {"disk_budget", -ENOSPC},
     {"not_implemented", -EOPNOTSUPP}, {"cancelled", -ECANCELED}, {"internal", -EIO}};
 
-static int take_error(const json_t *e, struct error *err) {
-    const char *code = json_string_value(json_object_get(e, "code"));
-    const char *text = json_string_value(json_object_get(e, "message"));
-    const char *known = "internal";
-    int r = -EBADMSG;
-
+const char *spawn_known_code(const char *code) {
     for (size_t i = 0; code && i < sizeof(codes) / sizeof(codes[0]); i++)
         if (!strcmp(codes[i], code))
-            known = codes[i];
+            return codes[i];
+    return "internal";
+}
+
+static int take_error(const json_t *e, struct error *err) {
+    const char *text = json_string_value(json_object_get(e, "message"));
+    const char *known = spawn_known_code(json_string_value(json_object_get(e, "code")));
+    int r = -EBADMSG;
+
     for (size_t i = 0; i < sizeof(code_errno) / sizeof(code_errno[0]); i++)
         if (!strcmp(code_errno[i].code, known))
             r = code_errno[i].err;

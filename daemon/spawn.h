@@ -35,6 +35,9 @@ void spawn_kill(struct spawn *s, int signal);
  * "signal 11". */
 void spawn_reap(struct spawn *s, char *ret_how, size_t size);
 
+/* The code as a static string of the closed list; "internal" for anything else. */
+const char *spawn_known_code(const char *code);
+
 /* The whole conversation for short work: the job, then lines until done. *ret: the result. Errors: the
  * worker's own, worker_crashed with how it ended, time_limit. */
 int spawn_call(const char *program, const json_t *job, unsigned limit_s, json_t **ret, struct error *err);

@@ -1,0 +1,264 @@
+/* One job, from queued to a final state (or interrupted): the worker started, its lines followed, its end
+ * judged. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/job_request.h"
+#include "daemon/jobs_priv.h"
+#include "daemon/models.h"
+#include "daemon/spawn.h"
+
+#define POLL_MS         200
+#define CANCEL_GRACE_S  8.0 /* then the worker is killed: within 10 s in all */
+#define PROGRESS_KEEP_S 0.5 /* progress events are written no more often */
+
+static double now_s(void) {
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+bool job_must_stop(struct jobs *j) {
+    bool stop;
+
+    pthread_mutex_lock(&j->lock);
+    stop = j->cancel_running || j->is_ending;
+    pthread_mutex_unlock(&j->lock);
+    return stop;
+}
+
+struct follow {
+    struct jobs *j;
+    const char *id;
+    double kept_s;      /* of the last progress event */
+    double asked_s;     /* when the worker was asked to stop; 0: not */
+    double end_s;       /* time limit; 0: none */
+    json_t *done;       /* the result */
+    struct error error; /* the worker's own, or why it was ended */
+};
+
+static void take_progress(struct follow *f, json_t *progress) {
+    double now = now_s();
+
+    pthread_mutex_lock(&f->j->lock);
+    json_decref(f->j->progress);
+    f->j->progress = json_incref(progress);
+    pthread_mutex_unlock(&f->j->lock);
+    if (now - f->kept_s < PROGRESS_KEEP_S)
+        return;
+    f->kept_s = now;
+    job_event(f->j, f->id, "progress", json_incref(progress));
+}
+
+static void keep_metric(struct follow *f, json_t *metric) {
+    char at[TIME_TEXT_MAX];
+    json_t *doc, *copy, *list;
+
+    time_text(at);
+    json_object_set_new(metric, "at", json_string(at));
+    job_event(f->j, f->id, "metric", json_incref(metric));
+    store_lock(f->j->store);
+    doc = store_get(f->j->store, STORE_JOB, f->id);
+    copy = json_copy(doc);
+    list = json_copy(json_object_get(doc, "metrics"));
+    json_array_append(list, metric);
+    json_object_set_new(copy, "metrics", list);
+    store_apply(f->j->store, &(struct store_change){STORE_JOB, f->id, copy}, 1, NULL);
+    store_unlock(f->j->store);
+    json_decref(copy);
+    json_decref(doc);
+}
+
+static void take_error(struct follow *f, const json_t *e) {
+    const char *code = json_string_value(json_object_get(e, "code")),
+               *text = json_string_value(json_object_get(e, "message"));
+
+    error_code(&f->error, -EBADMSG, spawn_known_code(code), "%s", text ? text : "the worker failed");
+}
+
+static void take_line(struct follow *f, json_t *line) {
+    json_t *v;
+
+    if ((v = json_object_get(line, "progress")))
+        take_progress(f, v);
+    else if ((v = json_object_get(line, "metric")))
+        keep_metric(f, v);
+    else if ((v = json_object_get(line, "log")))
+        job_event(f->j, f->id, "log", json_incref(v));
+    else if ((v = json_object_get(line, "done")))
+        f->done = json_incref(v);
+    else if ((v = json_object_get(line, "error")))
+        take_error(f, v);
+}
+
+/* Asks, then kills, a worker that should end. */
+static void press(struct follow *f, struct spawn *s) {
+    double now = now_s();
+
+    if (f->end_s && now > f->end_s && !f->error.err) {
+        error_code(&f->error, -ETIME, "time_limit", "the job's time limit is over");
+        spawn_kill(s, SIGKILL);
+    }
+    if (!job_must_stop(f->j))
+        return;
+    if (!f->asked_s) {
+        json_t *cancel = json_pack("{s:b}", "cancel", 1);
+
+        f->asked_s = now;
+        spawn_send(s, cancel);
+        json_decref(cancel);
+    } else if (now - f->asked_s > CANCEL_GRACE_S) {
+        spawn_kill(s, SIGKILL);
+    }
+}
+
+/* 0: f->done is the result; else f->error. -EPIPE in the error: it crashed. */
+static void follow(struct follow *f, const json_t *request) {
+    _cleanup_(spawn_freep) struct spawn *s = NULL;
+    char how[96];
+
+    if (spawn_start(f->j->worker, &s, &f->error) < 0)
+        return;
+    if (spawn_send(s, request) < 0)
+        spawn_kill(s, SIGKILL);
+    while (!f->done && !f->error.err) {
+        json_t *line = NULL;
+        int r = spawn_read(s, POLL_MS, &line);
+
+        if (r == 1)
+            take_line(f, line);
+        json_decref(line);
+        if (r == 0 || r == -EBADMSG)
+            break;
+        press(f, s);
+    }
+    if (f->done || f->error.err)
+        return;
+    spawn_reap(s, how, sizeof(how));
+    error_code(&f->error, -EPIPE, "worker_crashed", "the worker ended without a result: %s", how);
+}
+
+static void end(struct jobs *j, const char *id, enum job_state state, const struct error *why) {
+    json_t *more = json_object();
+
+    if (why)
+        json_object_set_new(more, "error",
+            json_pack("{s:s, s:s}", "code", why->code ? why->code : "internal", "message", why->text));
+    job_set_state(j, id, state, more, NULL, 0, NULL);
+    json_decref(more);
+}
+
+/* Which state a job without a result goes to. */
+static void end_without_result(struct jobs *j, json_t *doc, const struct error *why) {
+    const char *id = json_string_value(json_object_get(doc, "id"));
+    bool cancelled, ending;
+
+    pthread_mutex_lock(&j->lock);
+    cancelled = j->cancel_running;
+    ending = j->is_ending;
+    pthread_mutex_unlock(&j->lock);
+    if (cancelled)
+        end(j, id, JOB_CANCELLED, NULL);
+    else if (ending)
+        end(j, id, JOB_INTERRUPTED, NULL);
+    else if (why->err == -EPIPE &&
+             json_integer_value(json_object_get(doc, "attempts")) < j->options.max_attempts)
+        end(j, id, JOB_QUEUED, NULL);
+    else
+        end(j, id, JOB_FAILED, why);
+}
+
+static double time_limit(const json_t *doc) {
+    const json_t *v = json_object_get(json_object_get(json_object_get(doc, "request"), "limits"), "seconds");
+
+    return json_is_number(v) ? now_s() + json_number_value(v) : 0;
+}
+
+static int run_compress(struct jobs *j, json_t *doc, struct follow *f, struct error *err) {
+    json_t *request = NULL;
+    char path[4096];
+    int r;
+
+    snprintf(path, sizeof(path), "%s/job-%s.onnx", store_tmp(j->store), f->id);
+    r = job_request_for_worker(j->store, doc, "compress", path, &request, err);
+    if (r == 0)
+        follow(f, request);
+    json_decref(request);
+    if (r == 0 && f->done)
+        r = job_finish_compress(j, doc, path, f->done, err);
+    unlink(path);
+    return r;
+}
+
+/* The documents of the request's variants, or all of the model. */
+static json_t *evaluated_variants(struct jobs *j, const json_t *doc) {
+    const char *model = json_string_value(json_object_get(doc, "model"));
+    const json_t *names = json_object_get(json_object_get(doc, "request"), "variants");
+    json_t *list;
+
+    if (!json_array_size(names))
+        return models_variants(j->store, model);
+    list = json_array();
+    for (size_t i = 0; i < json_array_size(names); i++) {
+        json_t *v = NULL;
+
+        if (models_variant(j->store, model, json_string_value(json_array_get(names, i)), &v, NULL) == 0)
+            json_array_append_new(list, v);
+    }
+    return list;
+}
+
+static int run_evaluate(struct jobs *j, json_t *doc, struct follow *f, struct error *err) {
+    const json_t *body = json_object_get(doc, "request");
+    const char *split = json_string_value(json_object_get(body, "split"));
+    json_t *variants = evaluated_variants(j, doc), *request = NULL;
+    int r = job_request_evaluate(j->store, json_string_value(json_object_get(doc, "model")), variants,
+        json_string_value(json_object_get(body, "dataset")), split ? split : "test", &request, err);
+
+    json_decref(variants);
+    if (r == 0)
+        follow(f, request);
+    json_decref(request);
+    if (r == 0 && f->done)
+        r = job_finish_evaluate(j, doc, f->done, err);
+    return r;
+}
+
+int job_call(struct jobs *j, const char *id, const json_t *request, json_t **ret, struct error *err) {
+    struct follow f = {.j = j, .id = id};
+
+    follow(&f, request);
+    if (!f.done)
+        return error_copy(err, &f.error);
+    *ret = f.done;
+    return 0;
+}
+
+void job_run(struct jobs *j, const char *id) {
+    struct follow f = {.j = j, .id = id};
+    struct error err = {0};
+    json_t *doc;
+    int r;
+
+    if (job_set_state(j, id, JOB_RUNNING, NULL, NULL, 0, NULL) < 0)
+        return;
+    doc = store_get(j->store, STORE_JOB, id);
+    f.end_s = time_limit(doc);
+    if (!strcmp(json_string_value(json_object_get(doc, "kind")), "evaluate"))
+        r = run_evaluate(j, doc, &f, &err);
+    else
+        r = run_compress(j, doc, &f, &err);
+    /* a finished result has set its final state in its own transaction */
+    if (r < 0)
+        end_without_result(j, doc, &err);
+    else if (!f.done)
+        end_without_result(j, doc, &f.error);
+    json_decref(f.done);
+    json_decref(doc);
+}
