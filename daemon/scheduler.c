@@ -1,7 +1,6 @@
 #include "daemon/scheduler.h"
 
 #include <errno.h>
-#include <omp.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -106,7 +105,6 @@ static void *slot_thread(void *arg) {
     struct slot *slot = start->slot;
 
     free(start);
-    omp_set_num_threads(1); /* a team a slot would fight over the cores */
     pthread_mutex_lock(&s->lock);
     for (;;) {
         struct sched_work *list;
