@@ -1,8 +1,9 @@
-/* Inside of a plan (its face is net.h). Built in four steps, each a file:
+/* Inside of a plan (its face is net.h). Built in steps, each a file:
  *
  *   plan_infer.c    shapes and constants of every value at the given input shapes
  *   plan_choose.c   which kernel runs a node, and in which layout (the planner's and tuner's place)
- *   plan_build.c    nodes → steps, conversions between layouts where neighbours disagree
+ *   plan_build.c    nodes → steps, kernels prepared
+ *   plan_forms.c    forms of values, conversions between layouts where neighbours disagree
  *   plan_memory.c   buffers live from their first to their last step; offsets in one arena
  *   plan.c          run, count, free
  *
@@ -126,6 +127,20 @@ void plan_fill_layer(const struct plan *p, const struct plan_env *env, const str
  * in PLAIN and NHWC, and are called PLAIN. */
 enum layout layout_normal(const struct shape *s, enum layout l);
 size_t plan_form_bytes(const struct form *f); /* as stored, padding of blocks included */
+
+/* plan_forms.c: indices, or a negative errno. */
+int plan_add_buffer(struct plan *p, enum buffer_kind kind, size_t size);
+/* A new form of `value`; buffer -1: a new one in the arena. */
+int plan_add_form(struct plan *p, int value, const struct vtype *type, int buffer);
+/* NULL: out of memory. */
+struct step *plan_add_step(struct plan *p, const struct kernel *k, const struct node *n, int n_in, int n_out);
+int plan_constant_form(struct plan *p, const struct plan_env *env, int value, struct error *err);
+/* The form of the value in `layout`: the one there is, the same memory under another name, or a conversion.
+ */
+int plan_want_form(
+    struct plan *p, const struct plan_env *env, int value, enum layout layout, struct error *err);
+void plan_fill_conversion(const struct plan *p, const struct plan_env *env, int from, const struct vtype *to,
+    struct layer_box *ret);
 
 /* plan_memory.c */
 int plan_share_buffers(struct plan *p); /* before prepare: in-place decisions; fills first and last */

@@ -210,8 +210,7 @@ static const char *const shared_nets[] = {
     "Conv x=1x32x57x57 w=64x32x3x3 b=64 pads=1,1,1,1; Relu $",
     "Conv x=1x32x56x57 w=64x32x5x3 pads=0,1,4,1 strides=2,2",
     "Conv x=1x64x56x56 w=64x64x3x3 b=64 pads=1,1,1,1; Conv $ v=64x64x3x3 b=64 pads=1,1,1,1; Add $ y0; Relu $",
-    "Conv x=1x64x56x56 w=64x64x3x3 b=64 pads=1,1,1,1; Conv $ v=64x64x3x3 b=64 pads=1,1,1,1; Add $ y0; "
-    "Concat $ y0 axis=1",
+    "Conv x=1x64x56x56 w=64x64x3x3 b=64 pads=1,1,1,1; Conv $ v=64x64x3x3 pads=1,1,1,1; Add $ y0; Concat $ y0",
     "Conv x=4x32x28x28 w=64x32x3x3 b=64 pads=1,1,1,1",
     "Conv x=1x256x30x30 w=256x64x3x3 group=4 pads=2,2,2,2 dilations=2,2",
     "Conv x=1x256x112x112 w=256x1x3x3 group=256 pads=1,1,1,1",
