@@ -143,6 +143,22 @@ static bool output_layout(const struct layouts *l, enum layout in, enum layout *
     return false;
 }
 
+/* Tensors without elements are the reference's: kernels may take it that there is something to do. */
+static bool has_empty(const struct plan *p, const struct node *n) {
+    int64_t count;
+
+    for (int i = 0; i < n->n_in; i++) {
+        if (n->in[i] >= 0 && !plan_is_constant(p, n->in[i]) &&
+            shape_count(&p->values[n->in[i]].tensor.shape, &count) && count == 0)
+            return true;
+    }
+    for (int i = 0; i < n->n_out; i++) {
+        if (n->out[i] >= 0 && shape_count(&p->values[n->out[i]].tensor.shape, &count) && count == 0)
+            return true;
+    }
+    return false;
+}
+
 static bool try_kernel(const struct plan *p, const struct plan_env *env, const struct node *n,
     const struct kernel *k, struct plan_choice *ret) {
     enum layout order[] = {current_layout(p, n), LAYOUT_NHWC, LAYOUT_PLAIN, LAYOUT_nChw16c, LAYOUT_BITS};
@@ -168,12 +184,12 @@ static bool try_kernel(const struct plan *p, const struct plan_env *env, const s
 int plan_choose(const struct plan *p, const struct plan_env *env, const struct node *n, size_t skip,
     struct plan_choice *ret, struct error *err) {
     const struct net_options *o = env->options;
-    bool forced = has_forced(o->kernels, n);
+    bool forced = has_forced(o->kernels, n), is_empty = has_empty(p, n);
 
     for (size_t i = 0; i < kernel_table_size; i++) {
         const struct kernel *k = kernel_table[i];
 
-        if (!k->is_reference && (o->reference || is_listed(o->kernels, k->name, true) ||
+        if (!k->is_reference && (o->reference || is_empty || is_listed(o->kernels, k->name, true) ||
                                     (forced && !is_listed(o->kernels, k->name, false))))
             continue;
         if (!runs_op(k, n) || n->n_post > (int)k->max_posts || !try_kernel(p, env, n, k, ret))

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "engine/hugemem.h"
 #include "engine/ops.h"
 #include "engine/plan.h"
@@ -125,11 +126,11 @@ static enum fold fold_kind(
     if (n->op->reads_shape_only)
         return FOLD_NOW;
     for (int i = 0; i < n->n_in; i++) {
-        bool is_late = in[i] && p->values[n->in[i]].late_node >= 0;
+        bool comes_late = in[i] && p->values[n->in[i]].late_node >= 0;
 
-        if (in[i] && !in[i]->data && !is_late)
+        if (in[i] && !in[i]->data && !comes_late)
             return FOLD_NO;
-        late = late || is_late;
+        late = late || comes_late;
     }
     if (late)
         return FOLD_LATE;
@@ -189,21 +190,13 @@ static int set_output(struct plan *p, const struct graph *g, const struct node *
     return 0;
 }
 
-int plan_materialise(struct plan *p, const struct graph *g, int v, struct error *err) {
+static int compute_late(struct plan *p, const struct node *n, struct error *err) {
     struct tensor in[LAYER_MAX_IO], out[LAYER_MAX_IO];
-    const struct node *n;
     int r;
 
-    if (p->values[v].tensor.data || p->values[v].late_node < 0)
-        return 0;
-    n = &g->nodes[p->values[v].late_node];
     for (int i = 0; i < n->n_in; i++) {
-        if (n->in[i] < 0)
-            continue;
-        r = plan_materialise(p, g, n->in[i], err);
-        if (r < 0)
-            return r;
-        in[i] = p->values[n->in[i]].tensor;
+        if (n->in[i] >= 0)
+            in[i] = p->values[n->in[i]].tensor;
     }
     for (int i = 0; i < n->n_out; i++)
         out[i] = n->out[i] >= 0 ? p->values[n->out[i]].tensor : (struct tensor){.dtype = DT_U8};
@@ -211,6 +204,38 @@ int plan_materialise(struct plan *p, const struct graph *g, int v, struct error 
     for (int i = 0; r == 0 && i < n->n_out; i++) {
         if (n->out[i] >= 0)
             p->values[n->out[i]].tensor.data = out[i].data;
+    }
+    return r;
+}
+
+static bool is_late(const struct plan *p, int v) {
+    return v >= 0 && !p->values[v].tensor.data && p->values[v].late_node >= 0;
+}
+
+/* Finds what is needed walking back from the value's node, then computes it walking forward: chains in a file
+ * may be long, so there is no recursion. */
+int plan_materialise(struct plan *p, const struct graph *g, int v, struct error *err) {
+    _cleanup_(freep) bool *wanted = NULL;
+    int last = p->values[v].late_node, first = last, r = 0;
+
+    if (!is_late(p, v))
+        return 0;
+    wanted = calloc((size_t)last + 1, sizeof(*wanted));
+    if (!wanted)
+        return error_oom(err);
+    wanted[last] = true;
+    for (int k = last; k >= 0; k--) {
+        const struct node *n = &g->nodes[k];
+
+        for (int i = 0; wanted[k] && i < n->n_in; i++) {
+            if (is_late(p, n->in[i]))
+                wanted[p->values[n->in[i]].late_node] = true;
+        }
+        first = wanted[k] ? k : first;
+    }
+    for (int k = first; r == 0 && k <= last; k++) {
+        if (wanted[k])
+            r = compute_late(p, &g->nodes[k], err);
     }
     return r;
 }

@@ -90,6 +90,8 @@ static const char *const nets[] = {
     "Resize x=1x17x9x8 _ scale:1,1,1.5,0.5 mode=linear coordinate_transformation_mode=align_corners",
     "Resize x=1x17x9x8 _ scale:1,1,1.7,0.6 mode=linear coordinate_transformation_mode=asymmetric",
     "Resize x=1x17x9x8 _ scale:1,1,1.7,0.6 coordinate_transformation_mode=asymmetric nearest_mode=floor",
+    "Add x=0x3 b=3",
+    "Conv x=0x3x8x8 w=4x3x3x3; Relu $; Add $ b=4x1x1; GlobalAveragePool $",
     "Relu x=1x3x4x4; Sigmoid $; Tanh $; LeakyRelu $; HardSwish $; Clip $ lo:0.1",
 };
 #define N_NETS (sizeof(nets) / sizeof(*nets))
