@@ -199,7 +199,7 @@ static bool conv_shape(const struct layer *l, struct conv_geometry *g, struct s8
         (struct s8_shape){.groups = groups, .oc = g->oc / groups, .ic = g->c / groups, .taps = g->kh * g->kw};
     sh->seg_taps = groups == 1 && g->dw == 1 ? (int)g->kw : 1;
     sh->n_seg = (int)(sh->taps / sh->seg_taps);
-    sh->seg_len = (int)div_up(sh->ic * sh->seg_taps, 4) * 4;
+    sh->seg_len = (int)(div_up(sh->ic * sh->seg_taps, 4) * 4);
     return true;
 }
 
@@ -271,6 +271,13 @@ static int plan_bands(struct kernel_state *s, unsigned n_threads, int64_t macs, 
     return 0;
 }
 
+static bool scales_are_tame(const struct kernel_state *s) {
+    for (int64_t i = 0; i < s->sh.groups * s->w.padded; i++)
+        if (!(s->w.scale[i] <= 1))
+            return false;
+    return true;
+}
+
 static int layer_prepare(const struct layer *l, const struct s8_isa *isa, const struct conv_geometry *g,
     const struct s8_shape *sh, struct pack_cache *packs, struct kernel_state **ret, size_t *ret_scratch,
     struct error *err) {
@@ -288,6 +295,7 @@ static int layer_prepare(const struct layer *l, const struct s8_isa *isa, const 
     r = s8_pack(l, packs, isa, sh, &s->w, err);
     if (r < 0)
         return r;
+    s->out.is_tame = scales_are_tame(s);
     if (g->kh * g->kw == 1 && g->sh == 1 && g->sw == 1 && g->pt == 0 && g->pl == 0 && g->oh == g->h &&
         g->ow == g->w)
         flatten(s);
@@ -325,7 +333,7 @@ static bool gemm_shape(const struct layer *l, struct conv_geometry *g, struct s8
     if (x->dim[x->rank - 1] != sh->ic || m < 1)
         return false;
     sh->n_seg = sh->seg_taps = 1;
-    sh->seg_len = (int)div_up(sh->ic, 4) * 4;
+    sh->seg_len = (int)(div_up(sh->ic, 4) * 4);
     *g = (struct conv_geometry){.n = 1, .c = sh->ic, .h = 1, .w = m, .oc = sh->oc, .oh = 1, .ow = m};
     g->kh = g->kw = g->sh = g->sw = g->dh = g->dw = 1;
     return true;

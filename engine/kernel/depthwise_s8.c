@@ -30,7 +30,7 @@ bool depthwise_shape(const struct layer *l, struct conv_geometry *g, struct s8_s
     *sh = (struct s8_shape){.groups = g->c, .oc = 1, .ic = 1, .taps = g->kh * g->kw};
     sh->n_seg = (int)g->kh;
     sh->seg_taps = (int)g->kw;
-    sh->seg_len = (int)(g->kw + 3) / 4 * 4;
+    sh->seg_len = (int)((g->kw + 3) / 4 * 4);
     return true;
 }
 

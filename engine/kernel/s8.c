@@ -42,9 +42,15 @@ bool s8_output_init(const struct layer *l, struct s8_output *ret) {
 
         if (!clamp_bounds(&l->node->post[i], &low, &high))
             return false;
-        o.low = fmaxf(o.low, o.is_float ? low : rintf(low / scale));
-        o.high = fminf(o.high, o.is_float ? high : rintf(high / scale));
-        o.high = fmaxf(o.high, o.low);
+        low = o.is_float ? low : rintf(low / scale);
+        high = o.is_float ? high : rintf(high / scale);
+        /* min(max(x, low), high), within the bounds so far */
+        o.high = fmaxf(o.low, fminf(o.high, high));
+        o.low = fminf(o.high, fmaxf(o.low, low));
+    }
+    if (!o.is_float) {
+        o.low_code = (uint8_t)(int)(o.low + (float)o.zero);
+        o.high_code = (uint8_t)(int)(o.high + (float)o.zero);
     }
     *ret = o;
     return true;

@@ -15,6 +15,8 @@ struct s8_output {
     bool is_float;
     int32_t zero;
     float low, high; /* codes: bounds less the zero point; floats: bounds of the number itself */
+    uint8_t low_code, high_code;
+    bool is_tame; /* no scaled sum leaves int32: set where all scales are known to be at most 1 */
 };
 
 /* False: a post is not a clamp, or the output is neither u8 codes nor f32. */

@@ -26,11 +26,19 @@ static bool bias_fits(const struct layer *l, int64_t oc) {
     return !b || (b->data && b->dtype == DT_F32 && shape_count(&b->shape, &n) && (n == oc || n == 1));
 }
 
+/* No sum of products leaves int32, with room for the bias: 65,000 inputs of signed weights. */
+static bool sum_fits(const struct weight *w, const struct s8_shape *sh) {
+    int64_t largest = w->code->dtype == DT_S8 && !w->zero ? 128 : 255;
+
+    return sh->oc > 0 && sh->ic > 0 && sh->taps > 0 &&
+           sh->ic <= (INT32_MAX - (1 << 24)) / (255 * largest) / sh->taps;
+}
+
 bool s8_weights_fit(const struct layer *l, const struct s8_isa *isa, const struct s8_shape *sh) {
     const struct weight *w = l->node->weight;
     int64_t oc = sh->groups * sh->oc, n_scales;
 
-    if (!w || (w->code->dtype != DT_S8 && w->code->dtype != DT_U8) || !bias_fits(l, oc))
+    if (!w || (w->code->dtype != DT_S8 && w->code->dtype != DT_U8) || !bias_fits(l, oc) || !sum_fits(w, sh))
         return false;
     n_scales = w->scales->n(w);
     if (n_scales != 1 && (n_scales != oc || w->axis != (sh->is_kn ? 1 : 0)))
