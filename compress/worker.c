@@ -13,6 +13,7 @@ static const struct command *const commands[] = {
     &command_bench,
     &command_check,
     &command_infer,
+    &command_job,
     &command_methods,
     &command_run,
 };

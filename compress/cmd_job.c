@@ -1,0 +1,108 @@
+/* bonsai-worker job: one job from standard input, JSON lines out; how the daemon runs everything foreign. */
+#include <errno.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "compress/check.h"
+#include "compress/command.h"
+#include "compress/compress_job.h"
+#include "compress/job_kinds.h"
+#include "compress/recipe.h"
+#include "compress/sandbox.h"
+
+/* sorted by name */
+static const struct job_kind *const kinds[] = {
+    &job_check,
+    &job_compress,
+    &job_methods,
+    &job_plan,
+};
+
+static const struct job_kind *kind_of(const json_t *job) {
+    const char *name = json_string_value(json_object_get(job, "kind"));
+
+    for (size_t i = 0; name && i < sizeof(kinds) / sizeof(kinds[0]); i++)
+        if (!strcmp(kinds[i]->name, name))
+            return kinds[i];
+    return NULL;
+}
+
+#define MAX_PATHS 64
+
+/* Paths of the job's members: those it reads, and the folders of what it writes. */
+struct paths {
+    const char *read[MAX_PATHS + 1], *write[MAX_PATHS + 1];
+    size_t n_read, n_write;
+    char folder[4][4096];
+};
+
+static void collect_paths(const json_t *job, struct paths *p) {
+    static const char *const reads[] = {"input", "pack", "old_pack"}, *const writes[] = {
+                                                                          "output", "checkpoint"};
+    const json_t *variants = json_object_get(job, "variants");
+
+    for (size_t i = 0; i < sizeof(reads) / sizeof(reads[0]); i++) {
+        const char *s = json_string_value(json_object_get(job, reads[i]));
+
+        if (s)
+            p->read[p->n_read++] = s;
+    }
+    for (size_t i = 0; i < json_array_size(variants) && p->n_read < MAX_PATHS; i++) {
+        const char *s = json_string_value(json_object_get(json_array_get(variants, i), "path"));
+
+        if (s)
+            p->read[p->n_read++] = s;
+    }
+    for (size_t i = 0; i < sizeof(writes) / sizeof(writes[0]); i++) {
+        const char *s = json_string_value(json_object_get(job, writes[i]));
+
+        if (!s || strlen(s) >= sizeof(p->folder[0]))
+            continue;
+        strcpy(p->folder[p->n_write], s);
+        p->write[p->n_write] = dirname(p->folder[p->n_write]);
+        p->n_write++;
+    }
+}
+
+static int run_job(json_t *job, struct job_io *io, json_t **ret, struct error *err) {
+    const struct job_kind *kind = kind_of(job);
+    struct paths paths = {0};
+    int r;
+
+    if (!kind)
+        return error_set(err, -EOPNOTSUPP, "this worker has no jobs of that kind");
+    collect_paths(job, &paths);
+    r = sandbox_enter(paths.read, paths.write, err);
+    if (r == 0)
+        r = job_io_listen(io, err);
+    return r < 0 ? r : kind->run(job, io, ret, err);
+}
+
+static int run(int argc, char **argv) {
+    struct error err = {0};
+    json_t *job = NULL, *result = NULL;
+    struct job_io io;
+    int r;
+
+    (void)argv;
+    if (argc != 1)
+        return command_usage(&command_job);
+    job_io_init(&io, 1);
+    r = sandbox_enter_early(0, &err);
+    if (r == 0)
+        r = job_io_read(&job, &err);
+    if (r == 0)
+        r = run_job(job, &io, &result, &err);
+    json_decref(job);
+    return r < 0 ? job_io_fail(&err) : job_io_done(result);
+}
+
+const struct command command_job = {
+    .name = "job",
+    .arguments = "",
+    .summary = "Runs the job that one JSON line on standard input describes; for the daemon.",
+    .run = run,
+};

@@ -1,0 +1,96 @@
+#include "compress/job_kinds.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "compress/check.h"
+#include "compress/compress_job.h"
+#include "compress/recipe.h"
+#include "engine/onnx.h"
+
+int job_string(const json_t *job, const char *key, const char **ret, struct error *err) {
+    *ret = json_string_value(json_object_get(job, key));
+    return *ret ? 0 : error_set(err, -EINVAL, "%s is missing", key);
+}
+
+int job_steps(const json_t *job, json_t **ret, struct error *err) {
+    const char *name = json_string_value(json_object_get(job, "recipe"));
+
+    *ret = name ? recipe_named(name) : json_incref(json_object_get(job, "steps"));
+    if (*ret)
+        return 0;
+    return name ? error_set(err, -EINVAL, "recipe: there is no recipe '%.64s'", name)
+                : error_set(err, -EINVAL, "steps is missing");
+}
+
+static int run_check(const json_t *job, struct job_io *io, json_t **ret, struct error *err) {
+    const char *input;
+    int r = job_string(job, "input", &input, err);
+
+    (void)io;
+    return r < 0 ? r : check_model(input, ret, err);
+}
+
+const struct job_kind job_check = {.name = "check", .run = run_check};
+
+static int run_methods(const json_t *job, struct job_io *io, json_t **ret, struct error *err) {
+    (void)job;
+    (void)io;
+    *ret = json_pack("{s:o, s:o}", "methods", recipe_methods(), "recipes", recipe_list());
+    return *ret ? 0 : error_oom(err);
+}
+
+const struct job_kind job_methods = {.name = "methods", .run = run_methods};
+
+static int plan_file(const char *input, const json_t *steps, bool has_data, json_t **ret, struct error *err) {
+    _cleanup_(closep) int fd = open(input, O_RDONLY | O_CLOEXEC);
+    _cleanup_(recipe_freep) struct recipe *recipe = NULL;
+    _cleanup_(graph_freep) struct graph *g = NULL;
+    int r;
+
+    if (fd < 0)
+        return error_errno(err, "the model file cannot be opened");
+    r = recipe_new(steps, &recipe, err);
+    if (r == 0)
+        r = onnx_read_fd(fd, &g, err);
+    return r < 0 ? r : recipe_plan(recipe, g, has_data, ret, err);
+}
+
+static int run_plan(const json_t *job, struct job_io *io, json_t **ret, struct error *err) {
+    const char *input;
+    json_t *steps = NULL;
+    int r = job_string(job, "input", &input, err);
+
+    (void)io;
+    if (r == 0)
+        r = job_steps(job, &steps, err);
+    if (r == 0)
+        r = plan_file(input, steps, json_is_string(json_object_get(job, "pack")), ret, err);
+    json_decref(steps);
+    return r;
+}
+
+const struct job_kind job_plan = {.name = "plan", .run = run_plan};
+
+static int run_compress(const json_t *job, struct job_io *io, json_t **ret, struct error *err) {
+    struct compress_job c = {.seed = (uint64_t)json_integer_value(json_object_get(job, "seed")),
+        .parent_digest = json_string_value(json_object_get(job, "parent_digest"))};
+    _cleanup_(samples_done) struct samples samples = {0};
+    json_t *steps = NULL;
+    int r = job_string(job, "input", &c.input, err);
+
+    if (r == 0)
+        r = job_string(job, "output", &c.output, err);
+    if (r == 0)
+        r = job_steps(job, &steps, err);
+    if (r == 0) {
+        c.steps = steps;
+        r = compress_job_run(&c, io, ret, err);
+    }
+    json_decref(steps);
+    return r;
+}
+
+const struct job_kind job_compress = {.name = "compress", .run = run_compress};

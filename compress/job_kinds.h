@@ -1,0 +1,23 @@
+/* The kinds of jobs the daemon gives to a worker: one row each. */
+#ifndef COMPRESS_JOB_KINDS_H
+#define COMPRESS_JOB_KINDS_H
+
+#include <jansson.h>
+
+#include "compress/job_io.h"
+
+struct job_kind {
+    const char *name;
+    /* *ret: the result (new reference). */
+    int (*run)(const json_t *job, struct job_io *io, json_t **ret, struct error *err);
+};
+
+extern const struct job_kind job_check, job_compress, job_methods, job_plan;
+
+/* A string member that must be there. */
+int job_string(const json_t *job, const char *key, const char **ret, struct error *err);
+
+/* The job's `steps`, or those of its `recipe`. New reference. */
+int job_steps(const json_t *job, json_t **ret, struct error *err);
+
+#endif
