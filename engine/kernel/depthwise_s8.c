@@ -15,7 +15,7 @@
 struct kernel_state {
     struct depthwise d;
     unsigned n_parts;
-    void (*row)(const struct depthwise *d, const uint8_t *x, int64_t oy, uint8_t *y, void *scratch);
+    void (*run)(const struct depthwise *d, const uint8_t *x, int64_t oy, uint8_t *y, void *scratch);
 };
 
 bool depthwise_shape(const struct layer *l, struct conv_geometry *g, struct s8_shape *sh) {
@@ -34,7 +34,7 @@ bool depthwise_shape(const struct layer *l, struct conv_geometry *g, struct s8_s
     return true;
 }
 
-S8_LOOP depthwise_row(const struct depthwise *d, const uint8_t *x, int64_t oy, uint8_t *y, void *scratch) {
+S8_LOOP depthwise_rows(const struct depthwise *d, const uint8_t *x, int64_t oy, uint8_t *y, void *scratch) {
     const struct conv_geometry *g = &d->g;
     const int16_t *w = d->w;
 
@@ -57,10 +57,11 @@ S8_LOOP depthwise_row(const struct depthwise *d, const uint8_t *x, int64_t oy, u
                         sum[c] += (p[c] - d->zero_in) * wt[c];
                 }
             for (int64_t c = 0; c < n; c++)
-                y[ox * g->c + c0 + c] = s8_encode((float)sum[c] * d->scale[c0 + c], &d->out);
+                y[(oy * g->ow + ox) * g->c + c0 + c] = s8_encode((float)sum[c] * d->scale[c0 + c], &d->out);
         }
 }
-S8_CLONES(depthwise_row, (const struct depthwise *d, const uint8_t *x, int64_t oy, uint8_t *y, void *scratch),
+S8_CLONES(depthwise_rows,
+    (const struct depthwise *d, const uint8_t *x, int64_t oy, uint8_t *y, void *scratch),
     (d, x, oy, y, scratch))
 
 static bool depthwise_fits(const struct cpu *cpu, const struct layer *l) {
@@ -95,6 +96,7 @@ static struct kernel_state *new_state(const struct layer *l) {
     (void)depthwise_shape(l, &s->d.g, &sh); /* fits() said it can */
     (void)s8_output_init(l, &s->d.out);
     s->d.zero_in = l->in_type[0].quant.zero;
+    s->d.rows = 1;
     s->n_parts = depthwise_parts(l, &s->d.g);
     return s;
 }
@@ -107,7 +109,7 @@ static int depthwise_prepare(const struct layer *l, struct pack_cache *packs, st
     (void)ret_scratch;
     if (!s)
         return error_oom(err);
-    s->row = S8_PICK(depthwise_row, l->cpu);
+    s->run = S8_PICK(depthwise_rows, l->cpu);
     r = depthwise_pack(l, packs, &s->d, err);
     if (r < 0) {
         free(s);
@@ -124,7 +126,7 @@ static int vnni_prepare(const struct layer *l, struct pack_cache *packs, struct 
 
     if (!s)
         return error_oom(err);
-    s->row = depthwise_row_avx512vnni;
+    s->run = depthwise_rows_avx512vnni;
     r = depthwise_pack_avx512vnni(l, packs, &s->d, err);
     if (r < 0) {
         free(s);
@@ -146,11 +148,11 @@ static void run_part(void *ctx, unsigned part) {
     const struct conv_geometry *g = &s->d.g;
     const uint8_t *x = c->io->in[0];
     uint8_t *y = c->io->out[0], *scratch = c->io->scratch;
-    int64_t rows = g->n * g->oh, end = rows * (part + 1) / s->n_parts;
+    int64_t calls = (g->oh + s->d.rows - 1) / s->d.rows, all = g->n * calls;
 
-    for (int64_t r = rows * part / s->n_parts; r < end; r++)
-        s->row(&s->d, x + r / g->oh * g->h * g->w * g->c, r % g->oh, y + r * g->ow * g->c,
-            scratch + part * s->d.scratch);
+    for (int64_t i = all * part / s->n_parts; i < all * (part + 1) / s->n_parts; i++)
+        s->run(&s->d, x + i / calls * g->h * g->w * g->c, i % calls * s->d.rows,
+            y + i / calls * g->oh * g->ow * g->c, scratch + part * s->d.scratch);
 }
 
 static void depthwise_run(const struct kernel_state *s, const struct run_io *io) {

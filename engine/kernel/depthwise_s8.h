@@ -14,6 +14,8 @@ struct depthwise {
     const void *w;       /* plain: s16 [tap][c]; VNNI: see there */
     const int32_t *bias; /* plain: of the bias alone; VNNI: zero point folded in */
     const float *scale;
+    bool is_tame;   /* all scales at most 1 */
+    int64_t rows;   /* output rows of one call */
     size_t scratch; /* bytes of a part */
 };
 
@@ -25,8 +27,8 @@ int depthwise_pack(const struct layer *l, struct pack_cache *packs, struct depth
 int depthwise_pack_avx512vnni(
     const struct layer *l, struct pack_cache *packs, struct depthwise *d, struct error *err);
 
-/* One output row; x: the image. */
-void depthwise_row_avx512vnni(
+/* Output rows oy to oy + d->rows, as far as there are; x and y: the images. */
+void depthwise_rows_avx512vnni(
     const struct depthwise *d, const uint8_t *x, int64_t oy, uint8_t *y, void *scratch);
 
 #endif
