@@ -1,0 +1,171 @@
+#include "daemon/app.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "api/listener.h"
+#include "api/metric.h"
+#include "daemon/log.h"
+
+/* bonsai-worker stands beside the daemon unless the configuration says where. */
+static int worker_path(const struct config *c, char *ret, size_t size, struct error *err) {
+    ssize_t n;
+    char *slash;
+
+    if (c->worker) {
+        snprintf(ret, size, "%s", c->worker);
+        return 0;
+    }
+    n = readlink("/proc/self/exe", ret, size - 32);
+    if (n < 0)
+        return error_errno(err, "the program's own path");
+    ret[n] = 0;
+    slash = strrchr(ret, '/');
+    strcpy(slash + 1, "bonsai-worker");
+    return access(ret, X_OK) < 0 ? error_errno(err, "'%s'", ret) : 0;
+}
+
+static int read_pem(const char *path, char **ret, struct error *err) {
+    _cleanup_(closep) int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    char *text;
+    ssize_t n;
+
+    if (!path)
+        return 0;
+    text = calloc(1, 1 << 20);
+    if (!text)
+        return error_oom(err);
+    n = fd < 0 ? -1 : read(fd, text, (1 << 20) - 1);
+    if (n <= 0) {
+        free(text);
+        return error_errno(err, "'%s'", path);
+    }
+    *ret = text;
+    return 0;
+}
+
+static unsigned slot_count(const struct config *c) {
+    return c->mode == CONFIG_LATENCY ? 1 : (unsigned)c->threads;
+}
+
+static int open_parts(struct app *a, struct error *err) {
+    const struct config *c = &a->config;
+    struct scheduler_options s = {
+        .slots = slot_count(c),
+        .threads_per_slot = c->mode == CONFIG_LATENCY ? (unsigned)c->threads : 1,
+        .queue_limit = (unsigned)c->queue,
+        .batch_delay_us = (unsigned)c->batch_delay_us,
+    };
+    char worker[4096];
+    struct jobs_options j = {
+        .worker = worker, .max_queued = (unsigned)c->jobs_queue, .check_limit_s = 120, .max_attempts = 3};
+    int r = worker_path(c, worker, sizeof(worker), err);
+
+    if (r == 0)
+        r = store_open(c->state, c->max_disk_share, &a->store, err);
+    if (r == 0)
+        r = residency_new(a->store, (uint64_t)c->memory, s.slots, &a->residency, err);
+    if (r == 0)
+        r = scheduler_new(&s, &a->scheduler, err);
+    if (r == 0 && !(a->judge = judge_new()))
+        r = error_oom(err);
+    if (r == 0)
+        r = jobs_new(a->store, a->residency, &j, &a->jobs, err);
+    return r;
+}
+
+static void fill_api(struct app *a) {
+    const struct config *c = &a->config;
+
+    a->api.limits = (struct api_limits){
+        .model_bytes = (uint64_t)c->max_model_bytes,
+        .dataset_bytes = (uint64_t)c->max_dataset_bytes,
+        .body_bytes = (uint64_t)c->max_body_bytes,
+        .bodies_bytes = (uint64_t)c->queue_bytes,
+        .json_depth = (unsigned)c->max_json_depth,
+        .uploads = (unsigned)c->max_uploads,
+        .streams = (unsigned)c->max_event_streams,
+        .connections = (unsigned)c->max_connections,
+        .picture_pixels = (uint64_t)c->max_picture_megapixels * 1000000u,
+    };
+    a->api.loop = &a->loop;
+    a->api.store = a->store;
+    a->api.residency = a->residency;
+    a->api.scheduler = a->scheduler;
+    a->api.jobs = a->jobs;
+    a->api.judge = a->judge;
+    a->api.config = c;
+}
+
+int app_open(struct app *a, struct error *err) {
+    int r = open_parts(a, err);
+
+    if (r == 0)
+        r = auth_new(a->config.token_file, &a->auth, err);
+    if (r == 0)
+        r = read_pem(a->config.tls_cert, &a->cert, err);
+    if (r == 0)
+        r = read_pem(a->config.tls_key, &a->key, err);
+    if (r == 0)
+        fill_api(a);
+    return r;
+}
+
+static void *restore_thread(void *arg) {
+    struct app *a = arg;
+
+    residency_restore(a->residency);
+    atomic_store(&a->api.is_ready, true);
+    return NULL;
+}
+
+static int open_server(struct app *a, struct error *err) {
+    const struct config *c = &a->config;
+    struct server_options o;
+
+    server_default_options(&o);
+    o.listen = (const char *const *)c->listen;
+    o.n_inherited = listener_inherited();
+    o.tls_cert = a->cert;
+    o.tls_key = a->key;
+    o.is_insecure = c->insecure;
+    o.server_names = (const char *const *)c->server_names;
+    o.origins = (const char *const *)c->cors_origins;
+    o.tmp_dir = store_tmp(a->store);
+    o.connections = (unsigned)c->max_connections;
+    o.idle_ms = (unsigned)c->idle_ms;
+    o.headers_ms = (unsigned)c->headers_ms;
+    o.body_grace_ms = (unsigned)c->body_grace_ms;
+    o.body_rate = (unsigned)c->body_rate;
+    return server_new(&a->api, a->auth, &o, &a->server, err);
+}
+
+int app_listen(struct app *a, struct error *err) {
+    int r = open_server(a, err);
+
+    if (r < 0)
+        return r;
+    if (pthread_create(&a->restorer, NULL, restore_thread, a) != 0)
+        return error_set(err, -EAGAIN, "no thread for loading");
+    a->has_restorer = true;
+    return a->config.serve_only ? 0 : jobs_start(a->jobs, err);
+}
+
+void app_close(struct app *a) {
+    if (a->has_restorer)
+        pthread_join(a->restorer, NULL);
+    scheduler_free(a->scheduler);
+    jobs_free(a->jobs);
+    residency_free(a->residency);
+    judge_free(a->judge);
+    store_free(a->store);
+    auth_free(a->auth);
+    free(a->cert);
+    free(a->key);
+    config_done(&a->config);
+}
