@@ -8,11 +8,14 @@
 #include <uv.h>
 
 struct auth;
+struct judge;
 struct metrics;
 struct store;
 struct residency;
 struct scheduler;
 struct jobs;
+
+struct config;
 
 struct api_limits {
     uint64_t model_bytes, dataset_bytes;
@@ -26,10 +29,12 @@ struct api_limits {
 struct api {
     struct api_limits limits;
     uv_loop_t *loop;
+    const struct config *config;
     struct store *store;
     struct residency *residency;
     struct scheduler *scheduler;
     struct jobs *jobs;
+    struct judge *judge;
     struct metrics *metrics;
     atomic_bool is_ready; /* start-up loads are done */
     atomic_bool is_draining;
