@@ -228,7 +228,7 @@ static const struct conv_case conv_cases[] = {
     {1, 72, 7, 7, 72, 3, 3, 1, 2, 2, 72, true, false, true, false},
     {1, 33, 10, 10, 33, 5, 5, 2, 1, 2, 33, true, false, true, false},
     {1, 70, 6, 6, 70, 3, 3, 1, 1, 0, 70, true, false, true, false},
-    {1, 32, 5, 6, 32, 3, 4, 1, 1, 1, 32, true, false, true, true},
+    {1, 32, 5, 6, 32, 3, 4, 1, 1, 1, 32, false, false, true, true},
     {1, 16, 9, 40, 16, 1, 5, 1, 1, 0, 1, true, false, true, false},
     {1, 16, 9, 8, 32, 3, 3, 1, 1, 1, 1, true, true, true, false},
     {1, 16, 9, 8, 32, 3, 3, 1, 1, 1, 1, false, false, true, true},
