@@ -1,7 +1,6 @@
 #include "engine/pack.h"
 
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,10 +8,11 @@
 #include "base/cleanup.h"
 #include "engine/hugemem.h"
 
+#define N_BUCKETS 256
+
 struct pack_cache {
-    pthread_mutex_t mutex; /* protects what follows */
-    struct pack **packs;   /* sorted by key */
-    size_t n, cap;
+    pthread_mutex_t mutex; /* protects what follows, and `next` of every pack */
+    struct pack *bucket[N_BUCKETS];
     size_t used; /* bytes found or published since pack_take_used */
 };
 
@@ -27,40 +27,43 @@ struct pack_cache *pack_cache_new(void) {
 struct pack_cache *pack_cache_free(struct pack_cache *c) {
     if (!c)
         return NULL;
-    for (size_t i = 0; i < c->n; i++)
-        pack_drop(c->packs[i]);
+    for (size_t i = 0; i < N_BUCKETS; i++) {
+        while (c->bucket[i]) {
+            struct pack *p = c->bucket[i];
+
+            c->bucket[i] = p->next;
+            pack_drop(p);
+        }
+    }
     pthread_mutex_destroy(&c->mutex);
-    free(c->packs);
     free(c);
     return NULL;
 }
 
-/* Index of the first pack whose key is not less; *ret_found says whether it is the key. */
-static size_t pack_lower(const struct pack_cache *c, const char *key, bool *ret_found) {
-    size_t low = 0, high = c->n;
+/* FNV-1a */
+static size_t bucket_of(const char *key) {
+    uint32_t h = 2166136261u;
 
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
+    for (; *key; key++)
+        h = (h ^ (uint8_t)*key) * 16777619u;
+    return h % N_BUCKETS;
+}
 
-        if (strcmp(c->packs[mid]->key, key) < 0)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    *ret_found = low < c->n && strcmp(c->packs[low]->key, key) == 0;
-    return low;
+static struct pack *find_locked(struct pack_cache *c, const char *key) {
+    struct pack *p = c->bucket[bucket_of(key)];
+
+    while (p && strcmp(p->key, key) != 0)
+        p = p->next;
+    if (p)
+        c->used += p->size;
+    return p;
 }
 
 const struct pack *pack_find(struct pack_cache *c, const char *key) {
-    const struct pack *p = NULL;
-    bool found;
-    size_t i;
+    const struct pack *p;
 
     pthread_mutex_lock(&c->mutex);
-    i = pack_lower(c, key, &found);
-    if (found)
-        p = c->packs[i];
-    c->used += p ? p->size : 0;
+    p = find_locked(c, key);
     pthread_mutex_unlock(&c->mutex);
     return p;
 }
@@ -74,6 +77,8 @@ int pack_new(
     if (p)
         p->data = hugemem_new(size);
     if (!p || !own || !p->data) {
+        if (p)
+            hugemem_free(p->data, size);
         free(p);
         free(own);
         return error_oom(err);
@@ -98,36 +103,19 @@ void pack_drop(struct pack *p) {
     free(p);
 }
 
-static bool pack_grow(struct pack_cache *c) {
-    size_t cap = c->cap ? 2 * c->cap : 32;
-    struct pack **packs;
-
-    if (c->n < c->cap)
-        return true;
-    packs = realloc(c->packs, cap * sizeof(struct pack *));
-    if (!packs)
-        return false;
-    c->packs = packs;
-    c->cap = cap;
-    return true;
-}
-
 const struct pack *pack_publish(struct pack_cache *c, struct pack *p) {
-    const struct pack *result = NULL;
-    bool found;
-    size_t i;
+    struct pack *result;
 
     pthread_mutex_lock(&c->mutex);
-    i = pack_lower(c, p->key, &found);
-    if (found) {
-        result = c->packs[i];
-    } else if (pack_grow(c)) {
-        memmove(c->packs + i + 1, c->packs + i, (c->n - i) * sizeof(struct pack *));
-        c->packs[i] = p;
-        c->n++;
+    result = find_locked(c, p->key);
+    if (!result) {
+        struct pack **bucket = &c->bucket[bucket_of(p->key)];
+
+        p->next = *bucket;
+        *bucket = p;
+        c->used += p->size;
         result = p;
     }
-    c->used += result ? result->size : 0;
     pthread_mutex_unlock(&c->mutex);
     if (result != p)
         pack_drop(p);
@@ -138,8 +126,10 @@ size_t pack_count_bytes(struct pack_cache *c) {
     size_t sum = 0;
 
     pthread_mutex_lock(&c->mutex);
-    for (size_t i = 0; i < c->n; i++)
-        sum += c->packs[i]->size;
+    for (size_t i = 0; i < N_BUCKETS; i++) {
+        for (const struct pack *p = c->bucket[i]; p; p = p->next)
+            sum += p->size;
+    }
     pthread_mutex_unlock(&c->mutex);
     return sum;
 }

@@ -19,6 +19,7 @@ struct pack {
     size_t meta_size;
     void *data; /* aligned to 64 bytes; on huge pages where big */
     size_t size;
+    struct pack *next; /* the cache's */
 };
 
 struct pack_cache *pack_cache_new(void);
@@ -33,7 +34,7 @@ int pack_new(
     const char *key, const void *meta, size_t meta_size, size_t size, struct pack **ret, struct error *err);
 void pack_drop(struct pack *p); /* of one never published */
 
-/* Takes `p`; when another thread was first, `p` is dropped and the other's returned. NULL: out of memory. */
+/* Takes `p`; when another thread was first, `p` is dropped and the other's returned. Cannot fail. */
 const struct pack *pack_publish(struct pack_cache *c, struct pack *p);
 
 size_t pack_count_bytes(struct pack_cache *c);

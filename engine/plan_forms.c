@@ -93,8 +93,6 @@ static int copy_constant(
             return r;
         memcpy(p->data, init->data, bytes);
         found = pack_publish(env->packs, p);
-        if (!found)
-            return error_oom(err);
     }
     *ret = found->data;
     return 0;

@@ -82,7 +82,7 @@ static int pack_weights(const struct layer *l, const struct layer_onednn_spec *s
         return r;
     }
     *ret = pack_publish(packs, p);
-    return *ret ? 0 : error_oom(err);
+    return 0;
 }
 
 static int pack_bias(const struct layer *l, const struct layer_onednn_spec *spec, struct pack_cache *packs,
@@ -111,7 +111,7 @@ static int pack_bias(const struct layer *l, const struct layer_onednn_spec *spec
         ((float *)p->data)[i] = b * spec->bias_factor;
     }
     *ret = pack_publish(packs, p);
-    return *ret ? 0 : error_oom(err);
+    return 0;
 }
 
 static int new_primitive(const struct layer *l, const struct layer_onednn_spec *spec,

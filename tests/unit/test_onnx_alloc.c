@@ -9,44 +9,8 @@
 #include "engine/onnx_read.h"
 #include "engine/pass.h"
 #include "engine/summary.h"
+#include "tests/unit/failing_alloc.h"
 #include "tests/unit/model_file.h"
-
-static long fail_at = -1; /* which allocation from now fails; -1: none */
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t size);
-void *__real_reallocarray(void *p, size_t n, size_t size);
-void *__real_aligned_alloc(size_t align, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t size);
-void *__wrap_reallocarray(void *p, size_t n, size_t size);
-void *__wrap_aligned_alloc(size_t align, size_t size);
-
-static bool fails_now(void) {
-    return fail_at >= 0 && fail_at-- == 0;
-}
-
-void *__wrap_malloc(size_t size) {
-    return fails_now() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t n, size_t size) {
-    return fails_now() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t size) {
-    return fails_now() ? NULL : __real_realloc(p, size);
-}
-
-void *__wrap_reallocarray(void *p, size_t n, size_t size) {
-    return fails_now() ? NULL : __real_reallocarray(p, n, size);
-}
-
-void *__wrap_aligned_alloc(size_t align, size_t size) {
-    return fails_now() ? NULL : __real_aligned_alloc(align, size);
-}
 
 #define MAX_ALLOCATIONS 10000
 
@@ -62,11 +26,11 @@ static void test_loading_survives_every_failing_allocation(void **state) {
         struct error e = {0};
         struct graph *g = NULL, *clone = NULL;
 
-        fail_at = n;
+        fail_alloc_at(n);
         r = onnx_parse(file, size, &g, &e);
         if (r == 0)
             r = graph_clone(g, &clone, &e);
-        fail_at = -1;
+        fail_alloc_at(-1);
         if (r < 0) {
             assert_int_equal(r, -ENOMEM);
             assert_string_equal(e.text, "out of memory");
@@ -92,9 +56,9 @@ static void test_writing_survives_every_failing_allocation(void **state) {
     assert_int_equal(onnx_parse(file, size, &g, &e), 0);
     for (long n = 0; n < MAX_ALLOCATIONS && r < 0; n++) {
         error_clear(&e);
-        fail_at = n;
+        fail_alloc_at(n);
         r = onnx_write_fd(g, fd, &e);
-        fail_at = -1;
+        fail_alloc_at(-1);
         assert_true(r == 0 || r == -ENOMEM);
     }
     assert_int_equal(r, 0);
@@ -135,12 +99,12 @@ static void test_check_and_passes_survive_every_failing_allocation(void **state)
         assert_non_null(file);
         /* until none is left to fail */
         for (; n < MAX_ALLOCATIONS; n++) {
-            fail_at = n;
+            fail_alloc_at(n);
             check_everything(file, size);
-            if (fail_at >= 0)
+            if (fail_alloc_pending())
                 break;
         }
-        fail_at = -1;
+        fail_alloc_at(-1);
         assert_true(n > 20 && n < MAX_ALLOCATIONS);
         free(file);
     }
