@@ -211,6 +211,10 @@ static void count_step(const struct plan *p, const struct layer_box *box, struct
     s->macs = cost.macs;
 }
 
+/* After packing so much, what was read of the file leaves memory again: else file and packs are both there.
+ */
+#define RELEASE_BYTES ((size_t)16 << 20)
+
 /* -EOPNOTSUPP with *ret_node set: the kernel chosen for that node will not have it after all. */
 static int prepare_steps(
     struct plan *p, const struct plan_env *env, const struct node **ret_node, struct error *err) {
@@ -228,6 +232,8 @@ static int prepare_steps(
             return r;
         }
         s->weight_bytes = pack_take_used(env->packs);
+        if (s->weight_bytes >= RELEASE_BYTES)
+            graph_release_pages(env->graph);
         count_step(p, &box, s);
         if (scratch) {
             int b = plan_add_buffer(p, BUFFER_ARENA, scratch);

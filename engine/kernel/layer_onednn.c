@@ -68,14 +68,20 @@ static int pack_weights(const struct layer *l, const struct layer_onednn_spec *s
     const char *key, const dnnl_memory_desc_t *desc, const struct pack **ret, struct error *err) {
     size_t size = 0;
     float *plain = NULL;
+    const void *from;
     struct pack *p;
     int r = pack_new(key, desc, sizeof(*desc), dnnl_memory_desc_get_size(desc), &p, err);
 
     if (r < 0)
         return r;
-    r = plain_weights(l, spec, &plain, &size, err);
+    /* straight from the file when it can be: the copy would be half the peak of loading */
+    from = spec->weight_factor == 1 ? kernel_plain_weights(l) : NULL;
+    if (!from) {
+        r = plain_weights(l, spec, &plain, &size, err);
+        from = plain;
+    }
     if (r == 0)
-        r = onednn_reorder(l->onednn, &spec->weights, plain, desc, p->data, err);
+        r = onednn_reorder(l->onednn, &spec->weights, from, desc, p->data, err);
     hugemem_free(plain, size);
     if (r < 0) {
         pack_drop(p);

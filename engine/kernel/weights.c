@@ -12,6 +12,16 @@ const struct shape *kernel_weight_shape(const struct layer *l) {
     return l->node->weight ? &l->node->weight->shape : &l->in[1]->shape;
 }
 
+const void *kernel_plain_weights(const struct layer *l) {
+    const struct weight *w = l->node->weight;
+
+    if (!w)
+        return l->in[1]->data;
+    if (strcmp(w->structure->name, "dense") != 0 || w->code->dtype != DT_F32 || w->scale || w->zero)
+        return NULL;
+    return w->codes->data;
+}
+
 int kernel_copy_weights(const struct layer *l, float *ret, struct error *err) {
     size_t bytes;
 

@@ -11,6 +11,9 @@ bool kernel_has_weights(const struct layer *l);
 /* The weight's logical shape (OIHW, [in][out], …). */
 const struct shape *kernel_weight_shape(const struct layer *l);
 
+/* The floats in the file, unaligned, when they lie there as they are; NULL: they have to be decoded. */
+const void *kernel_plain_weights(const struct layer *l);
+
 /* Writes them as floats in the order of the shape; `ret` has room for all of them. */
 int kernel_copy_weights(const struct layer *l, float *ret, struct error *err);
 
