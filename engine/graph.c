@@ -250,6 +250,15 @@ int graph_find_node(const struct graph *g, const char *id) {
     return -1;
 }
 
+size_t graph_count_bytes(const struct graph *g) {
+    const struct graph_store *s = g->store;
+    size_t sum = sizeof(*g) + s->cap_values * sizeof(*g->values) + s->cap_nodes * sizeof(*g->nodes);
+
+    for (const struct graph_chunk *c = s->mem->chunks; c; c = c->next)
+        sum += c->size;
+    return sum;
+}
+
 void graph_release_pages(const struct graph *g) {
     for (const struct graph_mem *m = g->store->mem; m; m = m->base) {
         if (m->map)

@@ -137,6 +137,9 @@ DEFINE_CLEANUP(struct graph *, graph_free)
  * the mapped file by a counted reference, so `g` may be freed before it. */
 int graph_clone(const struct graph *g, struct graph **ret, struct error *err);
 
+/* Memory of its own: arena and tables, not the file, nor what it shares with the graph it was cloned from. */
+size_t graph_count_bytes(const struct graph *g);
+
 /* Lets the pages of the mapped file leave memory; they come back when touched. For when all is packed. */
 void graph_release_pages(const struct graph *g);
 

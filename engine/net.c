@@ -234,7 +234,9 @@ struct plan *plan_unref(struct plan *p) {
 void net_count_bytes(const struct net *n, struct net_bytes *ret) {
     struct net *m = (struct net *)(uintptr_t)n; /* its mutex */
 
-    *ret = (struct net_bytes){.packed = pack_count_bytes(n->packs)};
+    *ret = (struct net_bytes){.packed = pack_count_bytes(n->packs), .plans = graph_count_bytes(n->loaded)};
+    if (n->exec != n->loaded)
+        ret->plans += graph_count_bytes(n->exec);
     pthread_mutex_lock(&m->mutex);
     for (size_t i = 0; i < n->n_plans; i++) {
         ret->plans += plan_count_bytes(n->plans[i]);
