@@ -9,29 +9,77 @@
 #include "engine/kernel/rows.h"
 #include "engine/kernel/s8.h"
 
+struct taps;
+
 struct kernel_state {
     struct conv_geometry g;
     struct s8_output out;
     bool is_max, counts_pad;
     int32_t zero;
     float ratio; /* s_x / s_y */
-    void (*max)(uint8_t *y, const uint8_t *x, int64_t n);
-    void (*add)(int32_t *sum, const uint8_t *x, int64_t n);
+    void (*max)(const struct taps *t, uint8_t *y, int64_t n);
+    void (*sum)(const struct taps *t, int32_t *sum, int64_t n);
     void (*finish)(
         const struct s8_output *o, const int32_t *sum, int32_t bias, float scale, uint8_t *y, int64_t n);
 };
 
-S8_LOOP pool_max(uint8_t *y, const uint8_t *x, int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        y[i] = y[i] > x[i] ? y[i] : x[i];
-}
-S8_CLONES(pool_max, (uint8_t * y, const uint8_t *x, int64_t n), (y, x, n))
+/* Taps of a window that lie in the picture: `ny` rows of `nx` pixels, `row` and `pixel` bytes apart. */
+struct taps {
+    const uint8_t *x;
+    int64_t ny, nx, row, pixel;
+};
 
-S8_LOOP pool_add(int32_t *sum, const uint8_t *x, int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        sum[i] += x[i];
+#define RUN 64 /* channels in registers */
+
+S8_LOOP max_run(const struct taps *t, int64_t c, uint8_t *y, const int n) {
+    uint8_t best[RUN] = {0};
+
+    for (int64_t ky = 0; ky < t->ny; ky++)
+        for (int64_t kx = 0; kx < t->nx; kx++) {
+            const uint8_t *x = t->x + ky * t->row + kx * t->pixel + c;
+
+            for (int i = 0; i < n; i++)
+                best[i] = best[i] > x[i] ? best[i] : x[i];
+        }
+    memcpy(y + c, best, (size_t)n);
 }
-S8_CLONES(pool_add, (int32_t * sum, const uint8_t *x, int64_t n), (sum, x, n))
+
+S8_LOOP pool_max(const struct taps *t, uint8_t *y, int64_t n) {
+    int64_t c = 0;
+
+    for (; c + RUN <= n; c += RUN)
+        max_run(t, c, y, RUN);
+    for (; c + 16 <= n; c += 16)
+        max_run(t, c, y, 16);
+    for (; c < n; c++)
+        max_run(t, c, y, 1);
+}
+S8_CLONES(pool_max, (const struct taps *t, uint8_t *y, int64_t n), (t, y, n))
+
+S8_LOOP sum_run(const struct taps *t, int64_t c, int32_t *sum, const int n) {
+    int32_t all[RUN] = {0};
+
+    for (int64_t ky = 0; ky < t->ny; ky++)
+        for (int64_t kx = 0; kx < t->nx; kx++) {
+            const uint8_t *x = t->x + ky * t->row + kx * t->pixel + c;
+
+            for (int i = 0; i < n; i++)
+                all[i] += x[i];
+        }
+    memcpy(sum + c, all, (size_t)n * sizeof(*sum));
+}
+
+S8_LOOP pool_sum(const struct taps *t, int32_t *sum, int64_t n) {
+    int64_t c = 0;
+
+    for (; c + RUN <= n; c += RUN)
+        sum_run(t, c, sum, RUN);
+    for (; c + 16 <= n; c += 16)
+        sum_run(t, c, sum, 16);
+    for (; c < n; c++)
+        sum_run(t, c, sum, 1);
+}
+S8_CLONES(pool_sum, (const struct taps *t, int32_t *sum, int64_t n), (t, sum, n))
 
 S8_LOOP pool_finish(
     const struct s8_output *o, const int32_t *sum, int32_t bias, float scale, uint8_t *y, int64_t n) {
@@ -97,7 +145,7 @@ static int pool_prepare(const struct layer *l, struct pack_cache *packs, struct 
     s->zero = l->in_type[0].quant.zero;
     s->ratio = l->in_type[0].quant.scale / l->out_type[0].quant.scale;
     s->max = S8_PICK(pool_max, l->cpu);
-    s->add = S8_PICK(pool_add, l->cpu);
+    s->sum = S8_PICK(pool_sum, l->cpu);
     s->finish = S8_PICK(pool_finish, l->cpu);
     *ret_scratch = s->is_max ? 0 : (size_t)s->g.c * sizeof(int32_t);
     *ret = s;
@@ -117,24 +165,20 @@ static void pool_pixel(
     const struct kernel_state *s, const uint8_t *x, int64_t oy, int64_t ox, int32_t *sum, uint8_t *y) {
     const struct conv_geometry *g = &s->g;
     int64_t y0 = oy * g->sh - g->pt, x0 = ox * g->sw - g->pl, ky0, ky1, kx0, kx1, count;
+    struct taps t;
 
     clip_taps(y0, g->kh, g->dh, g->h, &ky0, &ky1);
     clip_taps(x0, g->kw, g->dw, g->w, &kx0, &kx1);
-    if (s->is_max)
-        memset(y, 0, (size_t)g->c);
-    else
-        memset(sum, 0, (size_t)g->c * sizeof(*sum));
-    for (int64_t ky = ky0; ky < ky1; ky++)
-        for (int64_t kx = kx0; kx < kx1; kx++) {
-            const uint8_t *p = x + ((y0 + ky * g->dh) * g->w + x0 + kx * g->dw) * g->c;
-
-            if (s->is_max)
-                s->max(y, p, g->c);
-            else
-                s->add(sum, p, g->c);
-        }
-    if (s->is_max)
+    t = (struct taps){.x = x + ((y0 + ky0 * g->dh) * g->w + x0 + kx0 * g->dw) * g->c,
+        .ny = ky1 - ky0,
+        .nx = kx1 - kx0,
+        .row = g->dh * g->w * g->c,
+        .pixel = g->dw * g->c};
+    if (s->is_max) {
+        s->max(&t, y, g->c);
         return;
+    }
+    s->sum(&t, sum, g->c);
     count = ky1 > ky0 && kx1 > kx0 ? (ky1 - ky0) * (kx1 - kx0) : 0;
     s->finish(&s->out, sum, (int32_t)(count * s->zero),
         s->ratio / (float)(s->counts_pad ? g->kh * g->kw
