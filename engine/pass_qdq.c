@@ -25,6 +25,8 @@
 #include "engine/pass.h"
 #include "engine/weight.h"
 
+#define MAX_OUT 8 /* of a node that runs on codes (Split) */
+
 static bool is_quantize(const struct node *n) {
     return strcmp(n->op_type, "QuantizeLinear") == 0 && !*n->domain;
 }
@@ -429,11 +431,11 @@ static int add_twin(struct qdq *c, size_t i, struct error *err) {
 static int run_on_codes(struct qdq *c, size_t i, struct error *err) {
     struct node *n = &c->g->nodes[i];
     bool is_layer = n->op->couple == OP_COUPLE_FREE, is_same = n->op->quant == OP_QUANT_SAME;
-    struct sink sink[2];
+    struct sink sink[MAX_OUT];
     int n_codes, r;
 
     if (n->op->sees_codes || n->op->is_unary || n->op->quant == OP_QUANT_FLOAT || n->n_out < 1 ||
-        n->n_out > 2 || n->out[0] < 0 || n->n_post || !inputs_are_codes(c, n, &n_codes) ||
+        n->n_out > MAX_OUT || n->out[0] < 0 || n->n_post || !inputs_are_codes(c, n, &n_codes) ||
         (is_layer && !layer_is_ready(c->g, n)))
         return 0;
     for (int k = 0; k < n->n_out; k++) {

@@ -50,17 +50,35 @@ S8_LOOP border_turn3(const uint8_t *planes, uint8_t *y, int64_t n) {
 }
 S8_CLONES(border_turn3, (const uint8_t *planes, uint8_t *y, int64_t n), (planes, y, n))
 
+/* Do the node's own scale and zero point say what the value's do? (One value may be read as different
+ * numbers.) */
+static bool params_are(const struct layer *l, struct quant q) {
+    const struct tensor *scale = l->n_in > 1 ? l->in[1] : NULL, *zero = l->n_in > 2 ? l->in[2] : NULL;
+    int64_t n;
+    float f;
+
+    if (!scale || !scale->data || scale->dtype != DT_F32 || !shape_count(&scale->shape, &n) || n != 1)
+        return false;
+    memcpy(&f, scale->data, sizeof(f));
+    if (f < q.scale || f > q.scale)
+        return false;
+    if (!zero)
+        return q.zero == 0;
+    return zero->data && zero->dtype == DT_U8 && shape_count(&zero->shape, &n) && n == 1 &&
+           *(const uint8_t *)zero->data == q.zero;
+}
+
 static bool quantize_fits(const struct cpu *cpu, const struct layer *l) {
     (void)cpu;
     return l->in[0] && l->in_type[0].dtype == DT_F32 && !l->in[0]->data && s8_is_codes(&l->out_type[0]) &&
-           !l->node->n_post &&
+           !l->node->n_post && params_are(l, l->out_type[0].quant) &&
            (l->in_type[0].layout == LAYOUT_PLAIN || l->in_type[0].layout == l->out_type[0].layout);
 }
 
 static bool dequantize_fits(const struct cpu *cpu, const struct layer *l) {
     (void)cpu;
     return l->in[0] && s8_is_codes(&l->in_type[0]) && !l->in[0]->data && l->out_type[0].dtype == DT_F32 &&
-           !l->node->n_post;
+           !l->node->n_post && params_are(l, l->in_type[0].quant);
 }
 
 static int border_prepare(const struct layer *l, struct pack_cache *packs, struct kernel_state **ret,

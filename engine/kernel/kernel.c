@@ -22,6 +22,7 @@ const struct kernel *const kernel_table[] = {
     &kernel_gemm_s8_plain,
     &kernel_join_s8,
     &kernel_lookup_s8,
+    &kernel_move_s8,
     &kernel_pool_s8,
     &kernel_resize_s8,
     &kernel_quantize_s8,

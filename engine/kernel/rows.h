@@ -17,7 +17,7 @@ extern const struct kernel kernel_resize_f32;
 extern const struct kernel kernel_transpose_copy;
 
 /* on codes */
-extern const struct kernel kernel_concat_s8, kernel_join_s8, kernel_lookup_s8, kernel_pool_s8,
+extern const struct kernel kernel_concat_s8, kernel_join_s8, kernel_lookup_s8, kernel_move_s8, kernel_pool_s8,
     kernel_resize_s8;
 extern const struct kernel kernel_quantize_s8, kernel_dequantize_s8;
 extern const struct kernel kernel_depthwise_s8_avx512vnni, kernel_depthwise_s8;
