@@ -250,6 +250,33 @@ int graph_find_node(const struct graph *g, const char *id) {
     return -1;
 }
 
+/* Big blocks have a chunk to themselves (graph_alloc). */
+static bool is_only_block(const struct graph_chunk *c, const void *data) {
+    return c->data == data && c->used == c->size && c->size > CHUNK_SIZE / 4;
+}
+
+static bool drop_init(struct graph_mem *m, const void *data) {
+    for (struct graph_chunk **c = &m->chunks; *c; c = &(*c)->next) {
+        struct graph_chunk *gone = *c;
+
+        if (!is_only_block(gone, data))
+            continue;
+        *c = gone->next;
+        free(gone);
+        return true;
+    }
+    return false;
+}
+
+void graph_drop_constants(struct graph *g) {
+    for (size_t i = 0; i < g->n_values; i++) {
+        struct value *v = &g->values[i];
+
+        if (v->init && v->init->data && drop_init(g->store->mem, v->init->data))
+            v->init = NULL;
+    }
+}
+
 size_t graph_count_bytes(const struct graph *g) {
     const struct graph_store *s = g->store;
     size_t sum = sizeof(*g) + s->cap_values * sizeof(*g->values) + s->cap_nodes * sizeof(*g->nodes);

@@ -137,6 +137,10 @@ DEFINE_CLEANUP(struct graph *, graph_free)
  * the mapped file by a counted reference, so `g` may be freed before it. */
 int graph_clone(const struct graph *g, struct graph **ret, struct error *err);
 
+/* Frees the big constants that passes made in this graph, for when kernels have packed them: only names,
+ * shapes and parameters of the graph are good after that. */
+void graph_drop_constants(struct graph *g);
+
 /* Memory of its own: arena and tables, not the file, nor what it shares with the graph it was cloned from. */
 size_t graph_count_bytes(const struct graph *g);
 

@@ -14,7 +14,6 @@
 
 struct net {
     struct graph *loaded;
-    struct graph *exec; /* after the passes; the same as `loaded` in reference mode */
     struct net_options options;
     char *kernels;
     struct pack_cache *packs;
@@ -38,8 +37,6 @@ static struct net *net_free(struct net *n) {
     pack_cache_free(n->packs);
     onednn_free(n->onednn);
     free(n->kernels);
-    if (n->exec != n->loaded)
-        graph_free(n->exec);
     graph_free(n->loaded);
     free(n);
     return NULL;
@@ -66,7 +63,7 @@ int net_new(struct graph *g, const struct net_options *o, struct net **ret, stru
     }
     pthread_mutex_init(&n->building, NULL);
     pthread_mutex_init(&n->mutex, NULL);
-    n->loaded = n->exec = g;
+    n->loaded = g;
     n->refs = 1;
     n->options = *o;
     n->kernels = o->kernels ? strdup(o->kernels) : NULL;
@@ -75,15 +72,6 @@ int net_new(struct graph *g, const struct net_options *o, struct net **ret, stru
     if (!n->packs || (o->kernels && !n->kernels))
         return error_oom(err);
     r = onednn_new(&n->onednn, err);
-    if (r == 0 && !o->reference) {
-        struct graph *exec;
-
-        r = graph_clone(g, &exec, err);
-        if (r == 0) {
-            n->exec = exec;
-            r = run_passes(exec, err);
-        }
-    }
     if (r < 0)
         return r;
     *ret = TAKE(n);
@@ -123,7 +111,7 @@ static bool is_plan_for(
     const struct net *n, const struct plan *p, const struct shape *inputs, unsigned threads) {
     if (p->n_threads != threads)
         return false;
-    for (size_t i = 0; i < n->exec->n_inputs; i++) {
+    for (size_t i = 0; i < n->loaded->n_inputs; i++) {
         if (!shape_equal(&p->inputs[i], &inputs[i]))
             return false;
     }
@@ -179,9 +167,34 @@ static void keep_plan(struct net *n, struct plan *p) {
     plan_free(out);
 }
 
+/* Each plan has its own execution graph: what the passes compute (folded weights) is let go once it is
+ * packed, and made again for the next plan. */
+static int build_plan(
+    const struct net *n, const struct shape *inputs, unsigned threads, struct plan **ret, struct error *err) {
+    struct plan_env env = {
+        .graph = n->loaded, .options = &n->options, .packs = n->packs, .onednn = n->onednn};
+    _cleanup_(graph_freep) struct graph *exec = NULL;
+    int r = 0;
+
+    onednn_enter();
+    if (!n->options.reference) {
+        r = graph_clone(n->loaded, &exec, err);
+        if (r == 0)
+            r = run_passes(exec, err);
+        env.graph = exec;
+    }
+    if (r == 0)
+        r = plan_build(&env, inputs, threads, ret, err);
+    if (r < 0)
+        return r;
+    if (exec)
+        graph_drop_constants(exec);
+    (*ret)->graph = TAKE(exec);
+    return 0;
+}
+
 int net_plan(
     struct net *n, const struct shape *inputs, unsigned threads, struct plan **ret, struct error *err) {
-    struct plan_env env = {.graph = n->exec, .options = &n->options, .packs = n->packs, .onednn = n->onednn};
     struct plan *p;
     int r = 0;
 
@@ -191,12 +204,11 @@ int net_plan(
         pthread_mutex_lock(&n->building);
         p = find_plan(n, inputs, threads); /* another thread may have built it meanwhile */
         if (!p) {
-            onednn_enter();
-            r = plan_build(&env, inputs, threads, &p, err);
+            r = build_plan(n, inputs, threads, &p, err);
             if (r == 0)
                 keep_plan(n, p);
             /* packing needed room of its own: the heap and the file's pages go back */
-            graph_release_pages(n->exec);
+            graph_release_pages(n->loaded);
             malloc_trim(0);
         }
         pthread_mutex_unlock(&n->building);
@@ -235,8 +247,6 @@ void net_count_bytes(const struct net *n, struct net_bytes *ret) {
     struct net *m = (struct net *)(uintptr_t)n; /* its mutex */
 
     *ret = (struct net_bytes){.packed = pack_count_bytes(n->packs), .plans = graph_count_bytes(n->loaded)};
-    if (n->exec != n->loaded)
-        ret->plans += graph_count_bytes(n->exec);
     pthread_mutex_lock(&m->mutex);
     for (size_t i = 0; i < n->n_plans; i++) {
         ret->plans += plan_count_bytes(n->plans[i]);

@@ -28,6 +28,7 @@ struct plan *plan_free(struct plan *p) {
     free(p->output_forms);
     free(p->outputs);
     free(p->inputs);
+    graph_free(p->graph);
     free(p);
     return NULL;
 }
@@ -38,7 +39,8 @@ struct plan *plan_free(struct plan *p) {
 
 size_t plan_count_bytes(const struct plan *p) {
     return sizeof(*p) + p->owned_bytes + p->buffers_cap * sizeof(*p->buffers) +
-           p->forms_cap * sizeof(*p->forms) + p->steps_cap * sizeof(*p->steps) + p->n_steps * STEP_BYTES;
+           p->forms_cap * sizeof(*p->forms) + p->steps_cap * sizeof(*p->steps) + p->n_steps * STEP_BYTES +
+           (p->graph ? graph_count_bytes(p->graph) : 0);
 }
 
 size_t plan_arena_size(const struct plan *p) {

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/kernel/weights.h"
 #include "engine/plan.h"
 
 /* Room for one more element of `size` bytes. */
@@ -82,10 +83,10 @@ static int copy_constant(
     const struct tensor *init = env->graph->values[v].init;
     const struct pack *found;
     struct pack *p;
-    char key[32];
+    char key[PACK_KEY_MAX];
     int r;
 
-    snprintf(key, sizeof(key), "constant/%d", v);
+    snprintf(key, sizeof(key), "constant/%d/%.200s", v, env->graph->values[v].name);
     found = pack_find(env->packs, key);
     if (!found) {
         r = pack_new(key, NULL, 0, bytes, &p, err);
