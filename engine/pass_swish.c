@@ -57,31 +57,42 @@ static bool is_scaling(const struct graph *g, const struct node *n, float *ret_f
     return false;
 }
 
-/* Is `value` clip(x + 3, 0, 6) * factor? */
-static bool is_ramp(const struct graph *g, int value, int x, float factor) {
-    const struct node *clip = made_by(g, value, "Clip"), *add, *gate;
+/* HardSigmoid(x) with the numbers of hard-swish. */
+static bool is_gate(const struct graph *g, int value, int x) {
+    const struct node *gate = made_by(g, value, "HardSigmoid");
+
+    return gate && gate->in[0] == x && is_near(node_attr_float(gate, "alpha", 0.2f), 1.0f / 6) &&
+           is_near(node_attr_float(gate, "beta", 0.5f), 0.5f);
+}
+
+/* clip(x + 3, 0, 6) */
+static bool is_clipped_sum(const struct graph *g, int value, int x) {
+    const struct node *clip = made_by(g, value, "Clip"), *add = clip ? made_by(g, clip->in[0], "Add") : NULL;
     float low, high, three;
-    int inner;
 
-    gate = made_by(g, value, "HardSigmoid");
-    if (gate && gate->in[0] == x && is_near(factor, 1) &&
-        is_near(node_attr_float(gate, "alpha", 0.2f), 1.0f / 6) &&
-        is_near(node_attr_float(gate, "beta", 0.5f), 0.5f))
-        return true;
-    if (!clip) {
-        const struct node *scale = made_by(g, value, "Div");
-        float f;
-
-        scale = scale ? scale : made_by(g, value, "Mul");
-        return scale && is_scaling(g, scale, &f, &inner) && made_by(g, inner, "Clip") &&
-               is_ramp(g, inner, x, factor * f);
-    }
-    add = made_by(g, clip->in[0], "Add");
-    if (!add || !is_near(factor, 1.0f / 6) || !fuse_clip_bounds(g, clip, &low, &high) || low < 0 || low > 0 ||
-        !is_near(high, 6))
+    if (!add || !fuse_clip_bounds(g, clip, &low, &high) || low < 0 || low > 0 || !is_near(high, 6))
         return false;
-    return (add->in[0] == x && fuse_scalar(g, add->in[1], &three) && is_near(three, 3)) ||
-           (add->in[1] == x && fuse_scalar(g, add->in[0], &three) && is_near(three, 3));
+    for (int i = 0; i < 2; i++) {
+        if (add->in[i] == x && fuse_scalar(g, add->in[1 - i], &three) && is_near(three, 3))
+            return true;
+    }
+    return false;
+}
+
+/* Is `value` clip(x + 3, 0, 6) / 6, when multiplied by `factor`? */
+static bool is_ramp(const struct graph *g, int value, int x, float factor) {
+    const struct node *scale = made_by(g, value, "Div");
+    int inner;
+    float f;
+
+    if (is_near(factor, 1) && is_gate(g, value, x))
+        return true;
+    scale = scale ? scale : made_by(g, value, "Mul");
+    if (scale && is_scaling(g, scale, &f, &inner)) {
+        value = inner;
+        factor *= f;
+    }
+    return is_near(factor, 1.0f / 6) && is_clipped_sum(g, value, x);
 }
 
 /* x of the hard-swish that node `n` ends, -1. */

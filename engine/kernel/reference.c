@@ -97,21 +97,7 @@ static int reference_allocate(struct kernel_state *s, const struct layer *l) {
     return 0;
 }
 
-static int reference_prepare(const struct layer *l, struct pack_cache *packs, struct kernel_state **ret,
-    size_t *ret_scratch, struct error *err) {
-    _cleanup_(reference_donep) struct kernel_state *s = calloc(1, sizeof(*s));
-    size_t used = 0;
-
-    int r = 0;
-
-    if (!s)
-        return error_oom(err);
-    s->node = *l->node;
-    s->n_in = l->n_in;
-    s->n_out = l->n_out;
-    s->sees_codes = l->node->op->sees_codes;
-    if (reference_allocate(s, l) < 0)
-        return error_oom(err);
+static void place_inputs(struct kernel_state *s, const struct layer *l, size_t *used) {
     for (int i = 0; i < l->n_in; i++) {
         s->in_at[i] = NOWHERE;
         if (!l->in[i])
@@ -121,34 +107,59 @@ static int reference_prepare(const struct layer *l, struct pack_cache *packs, st
         s->in_ptr[i] = &s->in[i];
         if (is_coded(s, &s->in_type[i])) {
             s->in[i].dtype = DT_F32;
-            s->in_at[i] = reserve(&used, l->in[i]);
+            s->in_at[i] = reserve(used, l->in[i]);
         }
     }
+}
+
+static void place_posts(struct kernel_state *s, const struct layer *l, size_t *used) {
     for (int i = 0; i < l->node->n_post; i++) {
         s->post[i] = l->post_in[i];
         s->post_type[i] = l->post_type[i];
         s->post_at[i] = NOWHERE;
         if (l->post_type[i].quant.scale > 0) {
             s->post[i].dtype = DT_F32;
-            s->post_at[i] = reserve(&used, &l->post_in[i]);
+            s->post_at[i] = reserve(used, &l->post_in[i]);
         }
     }
+}
+
+static void place_outputs(struct kernel_state *s, const struct layer *l, size_t *used) {
     for (int i = 0; i < l->n_out; i++) {
         s->out[i] = l->out[i];
         s->out_type[i] = l->out_type[i];
         s->out_at[i] = NOWHERE;
         if (is_coded(s, &s->out_type[i])) {
             s->out[i].dtype = DT_F32;
-            s->out_at[i] = reserve(&used, &l->out[i]);
+            s->out_at[i] = reserve(used, &l->out[i]);
         }
     }
-    if (l->node->weight && l->node->weight->code->dtype != DT_F32)
+}
+
+static int reference_prepare(const struct layer *l, struct pack_cache *packs, struct kernel_state **ret,
+    size_t *ret_scratch, struct error *err) {
+    _cleanup_(reference_donep) struct kernel_state *s = calloc(1, sizeof(*s));
+    size_t used = 0;
+    int r;
+
+    if (!s)
+        return error_oom(err);
+    s->node = *l->node;
+    s->n_in = l->n_in;
+    s->n_out = l->n_out;
+    s->sees_codes = l->node->op->sees_codes;
+    if (reference_allocate(s, l) < 0)
+        return error_oom(err);
+    place_inputs(s, l, &used);
+    place_posts(s, l, &used);
+    place_outputs(s, l, &used);
+    if (l->node->weight && l->node->weight->code->dtype != DT_F32) {
         r = kernel_decoded_weights(l, packs, &s->weight, err);
-    if (r < 0)
-        return r;
-    if (s->weight) {
+        if (r < 0)
+            return r;
         s->in[1].dtype = DT_F32;
         s->in[1].shape = l->node->weight->shape;
+        s->in[1].layout = LAYOUT_PLAIN;
     }
     s->own_at = used;
     if (l->node->op->scratch)
