@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""Who may include whom (ARCHITECTURE.md): fails on any other edge. Also: only the files named below may include
+the header of a library that the design keeps in one place."""
+
+import pathlib
+import re
+import sys
+
+MAY = {
+    "base": {"base"},
+    "config": {"config", "base"},
+    "image": {"image", "base"},
+    "engine": {"engine", "base"},
+    "compress": {"compress", "engine", "image", "config", "base"},
+    "daemon": {"daemon", "engine", "config", "base"},
+    "api": {"api", "daemon", "engine", "image", "config", "base"},
+    "clients": {"clients", "base"},
+}
+# wires all
+EXTRA = {"daemon/main.c": {"api", "image"}}
+# library header: the folders or files that alone may include it
+ONLY = {
+    "microhttpd.h": ("api/server.c",),
+    "dnnl.h": ("engine/onednn.", "engine/kernel/"),
+    "oneapi/dnnl/dnnl.h": ("engine/onednn.", "engine/kernel/"),
+    "sqlite3.h": ("daemon/",),
+    "archive.h": ("compress/",),
+    "curl/curl.h": ("clients/",),
+    "uv.h": ("api/", "daemon/"),
+    "jpeglib.h": ("image/",),
+    "png.h": ("image/",),
+}
+INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]', re.MULTILINE)
+
+
+def check_file(root, path):
+    name = path.relative_to(root).as_posix()
+    folder = name.split("/")[0]
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for kind, header in INCLUDE.findall(text):
+        if kind == '"':
+            target = header.split("/")[0]
+            if "/" not in header:
+                yield f'{name}: "{header}" is not included from the root'
+            elif target not in MAY[folder] | EXTRA.get(name, set()):
+                yield f'{name}: {folder} may not include "{header}"'
+        elif header in ONLY and not name.startswith(ONLY[header]):
+            yield f"{name}: <{header}> belongs to {', '.join(ONLY[header])} alone"
+    if path.suffix == ".c":
+        own = path.with_suffix(".h")
+        first = INCLUDE.search(text)
+        if own.exists() and first and first.group(2) != own.relative_to(root).as_posix():
+            yield f"{name}: its own header does not come first"
+
+
+def main():
+    root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
+    complaints = []
+    count = 0
+    for folder in MAY:
+        for path in sorted((root / folder).rglob("*.[ch]")):
+            count += 1
+            complaints += check_file(root, path)
+    print("\n".join(complaints), file=sys.stderr)
+    print(f"{count} files, {len(complaints)} wrong edges")
+    return 1 if complaints or not count else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
