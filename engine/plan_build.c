@@ -285,12 +285,19 @@ static int allocate(struct plan *p, const struct graph *g, const struct shape *i
     return 0;
 }
 
+/* Laying out takes time with the square of the steps: a second for this many. The deepest CNNs have a tenth.
+ */
+#define MAX_NODES 20000
+
 int plan_build(const struct plan_env *env, const struct shape *inputs, unsigned threads, struct plan **ret,
     struct error *err) {
     _cleanup_(plan_freep) struct plan *p = calloc(1, sizeof(*p));
     _cleanup_(freep) size_t *skip = calloc(env->graph->n_nodes + 1, sizeof(*skip));
     int r;
 
+    if (env->graph->n_nodes > MAX_NODES)
+        return error_code(err, -EBADMSG, "invalid_model",
+            "the model has %zu nodes, more than %d cannot be planned", env->graph->n_nodes, MAX_NODES);
     if (!p || !skip || allocate(p, env->graph, inputs) < 0)
         return error_oom(err);
     p->n_threads = threads ? threads : 1;

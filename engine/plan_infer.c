@@ -7,8 +7,10 @@
 #include "engine/ops.h"
 #include "engine/plan.h"
 
-/* A constant computed at plan time may be this big in all; what is over it is computed at every run. */
-#define FOLD_MAX ((size_t)64 << 20)
+/* Constants computed at plan time may be this big, each and in all; what is over it is computed at every run:
+ * a small file can ask for much. */
+#define FOLD_MAX     ((size_t)64 << 20)
+#define FOLD_MAX_ALL ((size_t)256 << 20)
 
 struct owned_block {
     size_t size;
@@ -134,7 +136,7 @@ static enum fold fold_kind(
     }
     if (late)
         return FOLD_LATE;
-    return out_bytes > FOLD_MAX ? FOLD_NO : FOLD_NOW;
+    return out_bytes > FOLD_MAX || p->owned_bytes > FOLD_MAX_ALL ? FOLD_NO : FOLD_NOW;
 }
 
 static int fold_node(
