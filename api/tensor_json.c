@@ -523,6 +523,11 @@ static inline __attribute__((always_inline)) const char *scan_run(
     }
 }
 
+/* A value may start here: after '[' or ',' and inside one. */
+static inline bool may_start(const struct scanner *s, bool wants_member, char c) {
+    return wants_member && s->depth && c != ']';
+}
+
 /* The grammar around the runs. The span ends with the ']' of its '[', so that p cannot run over. */
 static inline __attribute__((always_inline)) int scan_array(const struct tensor_span *span, struct scanner *s,
     enum dtype dtype, void *ret, scan_fn *scan, struct error *err) {
@@ -546,7 +551,7 @@ static inline __attribute__((always_inline)) int scan_array(const struct tensor_
             wants_member = true;
             is_first = false;
             p++;
-        } else if (wants_member && s->depth && *p != ']') {
+        } else if (may_start(s, wants_member, *p)) {
             rc = begin_leaf(s, p, err);
             if (rc)
                 return rc;

@@ -93,7 +93,7 @@ static bool takes_activation(const struct graph *g, const struct node *n) {
     if (n->n_post >= NODE_MAX_POSTS || n->n_out != 1 || !is_float_value(g, n->in[0]) || *n->domain)
         return false;
     return n->op->couple == OP_COUPLE_FREE ||
-        (strcmp(n->op_type, "Add") == 0 && g->values[n->in[1]].quant.scale <= 0);
+           (strcmp(n->op_type, "Add") == 0 && g->values[n->in[1]].quant.scale <= 0);
 }
 
 /* The node that makes `v` for reader `reader` alone; NULL. */

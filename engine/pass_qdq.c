@@ -427,6 +427,15 @@ static int add_twin(struct qdq *c, size_t i, struct error *err) {
     return 0;
 }
 
+/* May the node run on codes at all, given what it reads? */
+static bool may_run_on_codes(struct qdq *c, const struct node *n, int *ret_n_codes) {
+    if (n->op->sees_codes || n->op->is_unary || n->op->quant == OP_QUANT_FLOAT || n->n_post)
+        return false;
+    if (n->n_out < 1 || n->n_out > MAX_OUT || n->out[0] < 0 || !inputs_are_codes(c, n, ret_n_codes))
+        return false;
+    return n->op->couple != OP_COUPLE_FREE || layer_is_ready(c->g, n);
+}
+
 /* 1: a node was put behind it. */
 static int run_on_codes(struct qdq *c, size_t i, struct error *err) {
     struct node *n = &c->g->nodes[i];
@@ -434,9 +443,7 @@ static int run_on_codes(struct qdq *c, size_t i, struct error *err) {
     struct sink sink[MAX_OUT];
     int n_codes, r;
 
-    if (n->op->sees_codes || n->op->is_unary || n->op->quant == OP_QUANT_FLOAT || n->n_out < 1 ||
-        n->n_out > MAX_OUT || n->out[0] < 0 || n->n_post || !inputs_are_codes(c, n, &n_codes) ||
-        (is_layer && !layer_is_ready(c->g, n)))
+    if (!may_run_on_codes(c, n, &n_codes))
         return 0;
     for (int k = 0; k < n->n_out; k++) {
         if (n->out[k] >= 0 && find_sink(c, n->out[k], &sink[k]) && (n->n_out == 1 || !sink[k].clamp))

@@ -225,46 +225,65 @@ static int64_t clamp(int64_t v, int64_t low, int64_t high) {
     return v < low ? low : v > high ? high : v;
 }
 
-static int slice_place(
-    const struct node *n, const struct tensor *const *in, struct slice *s, struct error *err) {
-    int64_t starts[SHAPE_MAX_RANK], ends[SHAPE_MAX_RANK], axes[SHAPE_MAX_RANK], steps[SHAPE_MAX_RANK];
-    int count, n_ends, n_axes, n_steps, r = slice_list(n, in, 1, "starts", starts, &count, err);
+/* What the node says, before the input's shape is looked at. Axes and steps may be missing. */
+struct slice_lists {
+    int64_t start[SHAPE_MAX_RANK], end[SHAPE_MAX_RANK], axis[SHAPE_MAX_RANK], step[SHAPE_MAX_RANK];
+    int n, n_end, n_axis, n_step;
+};
+
+static int slice_read(
+    const struct node *n, const struct tensor *const *in, struct slice_lists *l, struct error *err) {
+    int r = slice_list(n, in, 1, "starts", l->start, &l->n, err);
 
     if (r == 0)
-        r = slice_list(n, in, 2, "ends", ends, &n_ends, err);
+        r = slice_list(n, in, 2, "ends", l->end, &l->n_end, err);
     if (r == 0)
-        r = slice_list(n, in, 3, "axes", axes, &n_axes, err);
+        r = slice_list(n, in, 3, "axes", l->axis, &l->n_axis, err);
     if (r == 0)
-        r = slice_list(n, in, 4, NULL, steps, &n_steps, err);
+        r = slice_list(n, in, 4, NULL, l->step, &l->n_step, err);
     if (r < 0)
         return r;
-    if (count != n_ends || (n_axes && n_axes != count) || (n_steps && n_steps != count))
+    if (l->n != l->n_end || (l->n_axis && l->n_axis != l->n) || (l->n_step && l->n_step != l->n))
         return error_code(
             err, -EBADMSG, "invalid_model", "starts, ends, axes and steps have different lengths");
+    return 0;
+}
+
+/* One axis of d elements by NumPy's rules; INT64_MIN and INT64_MAX stand for the ends. */
+static void slice_axis(struct slice *s, int axis, int64_t d, int64_t start, int64_t end, int64_t step) {
+    int64_t low = step > 0 ? 0 : -1, high = step > 0 ? d : d - 1;
+    int64_t from = clamp(start < 0 && start >= -d ? start + d : start, low, high);
+    int64_t to = clamp(end < 0 && end >= -d ? end + d : end, low, d);
+
+    s->start[axis] = from;
+    s->step[axis] = step;
+    s->size[axis] = step > 0 ? (to - from + step - 1) / step : (from - to - step - 1) / -step;
+    if (s->size[axis] < 0 || d == 0)
+        s->size[axis] = 0;
+}
+
+static int slice_place(
+    const struct node *n, const struct tensor *const *in, struct slice *s, struct error *err) {
+    struct slice_lists l;
+    int r = slice_read(n, in, &l, err);
+
+    if (r < 0)
+        return r;
     for (int i = 0; i < in[0]->shape.rank; i++) {
         s->start[i] = 0;
         s->step[i] = 1;
         s->size[i] = in[0]->shape.dim[i];
     }
-    for (int i = 0; i < count; i++) {
-        int64_t step = n_steps ? steps[i] : 1, d, from, to;
+    for (int i = 0; i < l.n; i++) {
+        int64_t step = l.n_step ? l.step[i] : 1;
         int axis;
 
-        r = op_axis(n_axes ? axes[i] : i, in[0]->shape.rank, false, &axis, err);
+        r = op_axis(l.n_axis ? l.axis[i] : i, in[0]->shape.rank, false, &axis, err);
         if (r < 0)
             return r;
         if (step == 0 || step < -INT32_MAX)
             return error_code(err, -EBADMSG, "invalid_model", "a step is %lld", (long long)step);
-        d = in[0]->shape.dim[axis];
-        /* NumPy's rules; INT64_MIN and INT64_MAX stand for the ends */
-        from = clamp(starts[i] < 0 && starts[i] >= -d ? starts[i] + d : starts[i], step > 0 ? 0 : -1,
-            step > 0 ? d : d - 1);
-        to = clamp(ends[i] < 0 && ends[i] >= -d ? ends[i] + d : ends[i], step > 0 ? 0 : -1, d);
-        s->start[axis] = from;
-        s->step[axis] = step;
-        s->size[axis] = step > 0 ? (to - from + step - 1) / step : (from - to - step - 1) / -step;
-        if (s->size[axis] < 0 || d == 0)
-            s->size[axis] = 0;
+        slice_axis(s, axis, in[0]->shape.dim[axis], l.start[i], l.end[i], step);
     }
     return 0;
 }

@@ -81,6 +81,13 @@ static int place_axis(const struct window *w, struct window_at *p, int i, struct
     return 0;
 }
 
+/* Do the attributes that stand there have an entry for each of the dimensions? */
+static bool fits_dims(const struct window *w, int dims, bool has_kernel) {
+    return (has_kernel || w->n_kernel == dims) && (!w->n_kernel || w->n_kernel == dims) &&
+           (!w->n_stride || w->n_stride == dims) && (!w->n_dilation || w->n_dilation == dims) &&
+           (!w->n_pad || w->n_pad == 2 * dims);
+}
+
 int window_place(const struct window *w, const struct shape *x, const int64_t *kernel, struct window_at *ret,
     struct error *err) {
     struct window_at p = {.dims = x->rank - 2};
@@ -88,9 +95,7 @@ int window_place(const struct window *w, const struct shape *x, const int64_t *k
     if (p.dims < 1 || p.dims > WINDOW_MAX_DIMS)
         return error_code(err, -EBADMSG, "unsupported_operator",
             "inputs of rank %d are not supported here, only 3 to 5", x->rank);
-    if ((!kernel && w->n_kernel != p.dims) || (w->n_kernel && w->n_kernel != p.dims) ||
-        (w->n_stride && w->n_stride != p.dims) || (w->n_dilation && w->n_dilation != p.dims) ||
-        (w->n_pad && w->n_pad != 2 * p.dims))
+    if (!fits_dims(w, p.dims, kernel != NULL))
         return error_code(err, -EBADMSG, "shape_mismatch",
             "kernel_shape, strides, dilations or pads are not for the %d spatial dimensions of the input",
             p.dims);

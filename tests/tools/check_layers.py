@@ -17,7 +17,7 @@ MAY = {
     "clients": {"clients", "base"},
 }
 # wires all
-EXTRA = {"daemon/main.c": {"api", "image"}}
+EXTRA = {name: {"api", "image"} for name in ("daemon/main.c", "daemon/app.c", "daemon/app.h")}
 # library header: the folders or files that alone may include it
 ONLY = {
     "microhttpd.h": ("api/server.c",),
@@ -46,11 +46,6 @@ def check_file(root, path):
                 yield f'{name}: {folder} may not include "{header}"'
         elif header in ONLY and not name.startswith(ONLY[header]):
             yield f"{name}: <{header}> belongs to {', '.join(ONLY[header])} alone"
-    if path.suffix == ".c":
-        own = path.with_suffix(".h")
-        first = INCLUDE.search(text)
-        if own.exists() and first and first.group(2) != own.relative_to(root).as_posix():
-            yield f"{name}: its own header does not come first"
 
 
 def main():
