@@ -64,7 +64,7 @@ struct plan_value {
 struct plan {
     struct net *net;     /* not counted: see plan_ref */
     struct graph *graph; /* execution graph its steps point into; NULL: the net's own */
-    unsigned refs;   /* protected by the net's mutex, as is `is_cached` */
+    unsigned refs;       /* protected by the net's mutex, as is `is_cached` */
     bool is_cached;
     unsigned long used; /* for eviction */
 
