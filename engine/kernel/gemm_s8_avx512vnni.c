@@ -37,7 +37,7 @@ INLINE __m512 scaled(const struct s8_job *j, __m512i sum, int64_t oc) {
 
 INLINE void store_floats(const struct s8_job *j, uint8_t *y, __m512i sum, int64_t oc) {
     int64_t left = j->n_channels - oc;
-    __mmask16 mask = left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
+    __mmask16 mask = (__mmask16)(left >= 16 ? 0xffffu : (1u << left) - 1);
     __m512 v = scaled(j, sum, oc);
 
     v = _mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(j->out.low)), _mm512_set1_ps(j->out.high));

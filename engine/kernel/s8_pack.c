@@ -5,14 +5,17 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "engine/pack.h"
 
 int32_t s8_code(const struct weight *w, const struct s8_shape *sh, int64_t oc, int64_t k) {
     size_t at = (size_t)(sh->is_kn ? k * sh->oc + oc : oc * sh->ic * sh->taps + k);
     const uint8_t *p = w->codes->data;
-    int32_t zero = w->zero ? weight_zero_at(w, w->scales->n(w) == 1 ? 0 : oc) : 0;
 
-    return (w->codes->dtype == DT_S8 ? (int8_t)p[at] : p[at]) - zero;
+    if (w->codes->dtype == DT_S8 && !w->zero)
+        return (int8_t)p[at];
+    return (w->codes->dtype == DT_S8 ? (int8_t)p[at] : p[at]) -
+           (w->zero ? weight_zero_at(w, w->scales->n(w) == 1 ? 0 : oc) : 0);
 }
 
 float s8_channel_scale(const struct weight *w, int64_t oc) {
@@ -64,74 +67,51 @@ int32_t s8_bias(const struct layer *l, int64_t oc, float scale) {
     return (int32_t)fmin(fmax(v, INT32_MIN), INT32_MAX);
 }
 
-struct packer {
-    const struct weight *w;
-    const struct s8_isa *isa;
-    const struct s8_shape *sh;
-    uint8_t *to;
-};
-
-static void put(struct packer *p, int32_t code) {
-    if (p->isa->element == 1) {
-        *p->to++ = (uint8_t)code;
-    } else {
-        int16_t v = (int16_t)code;
-
-        memcpy(p->to, &v, sizeof(v));
-        p->to += sizeof(v);
-    }
-}
-
-/* Element k of piece `seg`: 0 behind the last real one. */
-static int32_t piece_code(const struct packer *p, int64_t oc, int seg, int64_t k) {
-    const struct s8_shape *sh = p->sh;
+/* Input of the layer (ci * taps + tap) that element k of piece `seg` multiplies; -1: padding. */
+static int32_t input_of(const struct s8_shape *sh, int seg, int64_t k) {
     int64_t tap = (int64_t)seg * sh->seg_taps + k / sh->ic;
 
-    if (k >= sh->ic * sh->seg_taps)
-        return 0;
-    return s8_code(p->w, sh, oc, k % sh->ic * sh->taps + tap);
+    return (int32_t)(k >= sh->ic * sh->seg_taps ? -1 : k % sh->ic * sh->taps + tap);
 }
 
-/* [seg][k / step][channel][k % step] of channels c0 to c0 + n of group g; n is what the block holds, channels
- * behind the group's last are zero. Vectors of 16 channels that would be empty are left out. */
-static void pack_block(struct packer *p, int64_t g, int64_t c0, int64_t n) {
-    const struct s8_shape *sh = p->sh;
-    int step = p->isa->step;
+/* One channel's codes into its place in a block of `width` channels: [k / step][channel][k % step]. Returns
+ * their sum. `input`: of each of the n_k elements. */
+static int64_t pack_channel(const struct weight *w, const struct s8_isa *isa, const struct s8_shape *sh,
+    int64_t oc, const int32_t *input, int64_t n_k, int64_t width, uint8_t *to) {
+    int64_t sum = 0;
 
-    for (int seg = 0; seg < sh->n_seg; seg++)
-        for (int64_t k = 0; k < sh->seg_len; k += step)
-            for (int64_t c = c0; c < c0 + n; c++)
-                for (int i = 0; i < step; i++)
-                    put(p, c < sh->oc ? piece_code(p, g * sh->oc + c, seg, k + i) : 0);
+    for (int64_t k = 0; k < n_k; k += isa->step, to += (size_t)(width * isa->step) * isa->element)
+        for (int i = 0; i < isa->step; i++) {
+            int16_t code = (int16_t)(input[k + i] < 0 ? 0 : s8_code(w, sh, oc, input[k + i]));
+
+            sum += code;
+            if (isa->element == 1)
+                to[i] = (uint8_t)code;
+            else
+                memcpy(to + 2 * i, &code, sizeof(code));
+        }
+    return sum;
 }
 
+/* Channels a block holds: vectors of 16 that would be empty are left out. */
 static int64_t block_channels(const struct s8_isa *isa, int64_t left) {
     return left <= 16 && isa->block > 16 ? 16 : isa->block;
 }
 
-static void pack_weights(const struct layer *l, const struct s8_isa *isa, const struct s8_shape *sh,
-    const struct s8_weights *sizes, uint8_t *to) {
-    struct packer p = {.w = l->node->weight, .isa = isa, .sh = sh};
-
-    for (int64_t g = 0; g < sh->groups; g++)
-        for (int64_t b = 0; b < sizes->n_blocks; b++) {
-            p.to = to + (size_t)g * sizes->group + (size_t)b * sizes->block;
-            pack_block(&p, g, b * isa->block, block_channels(isa, sh->oc - b * isa->block));
-        }
-}
-
 /* sum w (x - zero) = sum w x - zero sum w; the border of a picture holds `zero` and so adds nothing. */
-static void pack_bias(const struct layer *l, const struct s8_shape *sh, const struct s8_weights *sizes,
-    int32_t *bias, float *scale) {
+static void pack_all(const struct layer *l, const struct s8_isa *isa, const struct s8_shape *sh,
+    const struct s8_weights *sizes, const int32_t *input, uint8_t *to, int32_t *bias, float *scale) {
     const struct quant *x = &l->in_type[0].quant, *y = &l->out_type[0].quant;
     const struct weight *w = l->node->weight;
+    int64_t n_k = (int64_t)sh->n_seg * sh->seg_len;
 
     for (int64_t oc = 0; oc < sh->groups * sh->oc; oc++) {
-        int64_t at = oc / sh->oc * sizes->padded + oc % sh->oc, sum = 0;
+        int64_t g = oc / sh->oc, c = oc % sh->oc, b = c / isa->block, at = g * sizes->padded + c;
+        uint8_t *block = to + (size_t)g * sizes->group + (size_t)b * sizes->block;
         float s = x->scale * s8_channel_scale(w, oc);
+        int64_t sum = pack_channel(w, isa, sh, oc, input, n_k, block_channels(isa, sh->oc - b * isa->block),
+            block + (size_t)(c % isa->block * isa->step) * isa->element);
 
-        for (int64_t k = 0; k < sh->ic * sh->taps; k++)
-            sum += s8_code(w, sh, oc, k);
         bias[at] = (int32_t)(uint32_t)(s8_bias(l, oc, s) - x->zero * sum);
         scale[at] = l->out_type[0].dtype == DT_F32 ? s : s / y->scale;
     }
@@ -164,11 +144,34 @@ static void set_pointers(const struct s8_shape *sh, const struct pack *p, struct
     w->scale = (const float *)(const void *)(w->bias + sh->groups * w->padded);
 }
 
+static int pack_make(const struct layer *l, const struct s8_isa *isa, const struct s8_shape *sh,
+    struct s8_weights *w, const char *key, size_t total, struct pack **ret, struct error *err) {
+    _cleanup_(freep) int32_t *input = calloc((size_t)sh->n_seg * (size_t)sh->seg_len, sizeof(*input));
+    struct pack *p;
+    uint8_t *data;
+    int r;
+
+    if (!input)
+        return error_oom(err);
+    for (int seg = 0; seg < sh->n_seg; seg++)
+        for (int64_t k = 0; k < sh->seg_len; k++)
+            input[seg * (int64_t)sh->seg_len + k] = input_of(sh, seg, k);
+    r = pack_new(key, NULL, 0, total, &p, err);
+    if (r < 0)
+        return r;
+    set_pointers(sh, p, w);
+    data = p->data;
+    pack_all(l, isa, sh, w, input, data, (int32_t *)(void *)(data + ((const uint8_t *)w->bias - data)),
+        (float *)(void *)(data + ((const uint8_t *)w->scale - data)));
+    *ret = p;
+    return 0;
+}
+
 int s8_pack(const struct layer *l, struct pack_cache *packs, const struct s8_isa *isa,
     const struct s8_shape *sh, struct s8_weights *ret, struct error *err) {
     struct s8_weights w = {0};
     const struct pack *found;
-    struct pack *p;
+    struct pack *p = NULL;
     char key[512];
     size_t total = 0;
     int r = pack_sizes(isa, sh, &w, &total, err);
@@ -178,13 +181,9 @@ int s8_pack(const struct layer *l, struct pack_cache *packs, const struct s8_isa
     snprintf(key, sizeof(key), "s8/%s/%d/%.400s", isa->name, sh->n_seg, l->node->id);
     found = pack_find(packs, key);
     if (!found) {
-        r = pack_new(key, NULL, 0, total, &p, err);
+        r = pack_make(l, isa, sh, &w, key, total, &p, err);
         if (r < 0)
             return r;
-        set_pointers(sh, p, &w);
-        pack_weights(l, isa, sh, &w, p->data);
-        pack_bias(l, sh, &w, (int32_t *)((uint8_t *)p->data + ((const uint8_t *)w.bias - w.w)),
-            (float *)(void *)((uint8_t *)p->data + ((const uint8_t *)w.scale - w.w)));
         found = pack_publish(packs, p);
     }
     set_pointers(sh, found, &w);
