@@ -1,5 +1,6 @@
 /* Operators of shape subgraphs: Shape, Constant, ConstantOfShape, Cast. */
 #include "engine/ops/common.h"
+#include "engine/ops/element.h"
 #include "engine/ops/rows.h"
 
 static int shape_shape(
@@ -166,73 +167,32 @@ const struct op op_constant_of_shape = {
     .quant = OP_QUANT_FLOAT,
 };
 
-static bool can_cast(enum dtype t) {
-    return t == DT_F32 || t == DT_F64 || t == DT_S64 || t == DT_S32 || t == DT_U8 || t == DT_S8 ||
-           t == DT_BOOL;
-}
-
 static int cast_shape(
     const struct node *n, const struct tensor *const *in, struct tensor *out, struct error *err) {
-    int64_t to = node_attr_int(n, "to", 0);
-    const struct dtype_info *a = dtype_info(in[0]->dtype), *b = dtype_info((enum dtype)to);
+    bool is_like = n->n_in > 1;
+    enum dtype to = is_like ? in[1]->dtype : (enum dtype)node_attr_int(n, "to", 0);
+    const struct dtype_info *a = dtype_info(in[0]->dtype), *b = dtype_info(to);
 
-    if (!can_cast(in[0]->dtype) || !can_cast((enum dtype)to))
+    if (!element_is_known(in[0]->dtype) || !element_is_known(to))
         return error_code(err, -EBADMSG, "unsupported_operator", "a cast from %s to %s is not supported",
             a ? a->name : "?", b ? b->name : "?");
-    out[0].dtype = (enum dtype)to;
+    out[0].dtype = to;
     out[0].shape = in[0]->shape;
     return 0;
 }
 
-static double load_double(const struct tensor *t, int64_t i) {
-    if (t->dtype == DT_F32)
-        return (double)((const float *)t->data)[i];
-    if (t->dtype == DT_F64)
-        return ((const double *)t->data)[i];
-    return t->dtype == DT_S8 ? ((const int8_t *)t->data)[i] : ((const uint8_t *)t->data)[i];
-}
-
-static int64_t load_int64(const struct tensor *t, int64_t i) {
-    if (t->dtype == DT_S64)
-        return ((const int64_t *)t->data)[i];
-    if (t->dtype == DT_S32)
-        return ((const int32_t *)t->data)[i];
-    if (t->dtype == DT_F32 || t->dtype == DT_F64) {
-        double v = load_double(t, i);
-
-        /* what the conversion gives outside of int64 is undefined in C: saturate, NaN is 0 */
-        return v != v                        ? 0
-               : v >= 9.2233720368547748e18  ? INT64_MAX
-               : v <= -9.2233720368547758e18 ? INT64_MIN
-                                             : (int64_t)v;
-    }
-    return t->dtype == DT_S8 ? ((const int8_t *)t->data)[i] : ((const uint8_t *)t->data)[i];
-}
-
 static void cast_forward(
     const struct node *n, const struct tensor *const *in, struct tensor *out, void *scratch) {
-    bool is_wide = in[0]->dtype == DT_S64 || in[0]->dtype == DT_S32;
+    bool is_exact = !element_is_float(in[0]->dtype) && !element_is_float(out[0].dtype);
     int64_t count = op_count(&out[0]);
-    void *to = out[0].data;
 
     (void)n;
     (void)scratch;
-    for (int64_t i = 0; i < count; i++) {
-        double real = is_wide ? (double)load_int64(in[0], i) : load_double(in[0], i);
-
-        if (out[0].dtype == DT_F32)
-            ((float *)to)[i] = (float)real;
-        else if (out[0].dtype == DT_F64)
-            ((double *)to)[i] = real;
-        else if (out[0].dtype == DT_BOOL)
-            ((uint8_t *)to)[i] = real != 0;
-        else if (out[0].dtype == DT_S64)
-            ((int64_t *)to)[i] = load_int64(in[0], i);
-        else if (out[0].dtype == DT_S32)
-            ((int32_t *)to)[i] = (int32_t)load_int64(in[0], i);
+    for (int64_t i = 0; i < count; i++)
+        if (is_exact)
+            element_set_int(&out[0], i, element_get_int(in[0], i));
         else
-            ((uint8_t *)to)[i] = (uint8_t)load_int64(in[0], i);
-    }
+            element_set(&out[0], i, element_get(in[0], i));
 }
 
 const struct op op_cast = {
@@ -250,4 +210,20 @@ const struct op op_cast = {
     .couple = OP_COUPLE_SAME,
     .quant = OP_QUANT_FLOAT,
     .layouts = OP_LAYOUT_ANY,
+};
+
+const struct op op_cast_like = {
+    .name = "CastLike",
+    .domain = "",
+    .since = 15,
+    .until = OPSET_LAST,
+    .min_in = 2,
+    .max_in = 2,
+    .min_out = 1,
+    .max_out = 1,
+    .shape = cast_shape,
+    .forward = cast_forward,
+    .cost = op_cost_move,
+    .couple = OP_COUPLE_SAME,
+    .quant = OP_QUANT_FLOAT,
 };

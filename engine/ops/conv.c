@@ -221,8 +221,8 @@ int conv_transpose_place(const struct node *n, const struct shape *x, const stru
         else if (win->auto_pad == AUTO_PAD_SAME_UPPER || win->auto_pad == AUTO_PAD_SAME_LOWER)
             wanted = at.in[i] * at.stride[i];
         if (wanted) {
-            crop = full - wanted;
-            at.begin[i] = win->auto_pad == AUTO_PAD_SAME_UPPER ? crop / 2 : crop - crop / 2;
+            crop = full - wanted; /* below 0: more zeros at the end */
+            at.begin[i] = crop < 0 ? 0 : win->auto_pad == AUTO_PAD_SAME_UPPER ? crop / 2 : crop - crop / 2;
             at.end[i] = crop - at.begin[i];
         }
         at.out[i] = full - at.begin[i] - at.end[i];

@@ -1,6 +1,7 @@
 /* QuantizeLinear and DequantizeLinear, per tensor, axis or block. */
 #include "engine/ops/quantize.h"
 #include "engine/ops/common.h"
+#include "engine/ops/element.h"
 #include "engine/ops/rows.h"
 
 static int quantize_parse(struct graph *g, struct node *n, struct error *err) {
@@ -15,7 +16,9 @@ static int quantize_parse(struct graph *g, struct node *n, struct error *err) {
 }
 
 static bool is_code_type(enum dtype t) {
-    return t == DT_U8 || t == DT_S8 || t == DT_S32;
+    const struct dtype_info *i = dtype_info(t);
+
+    return i && !i->is_float && i->bits <= 16 && t != DT_BOOL;
 }
 
 static int check_scale(const struct quantize_param *p, const struct tensor *x, const struct tensor *scale,
@@ -46,18 +49,21 @@ static int quantize_shape(
 
     if (op_check_float(in[0], err) < 0)
         return -EBADMSG;
-    out[0].dtype = zero ? zero->dtype : DT_U8;
+    out[0].dtype = zero ? zero->dtype : (enum dtype)node_attr_int(n, "output_dtype", DT_U8);
+    if (!zero && out[0].dtype == DT_NONE) /* the attribute's default */
+        out[0].dtype = DT_U8;
     out[0].shape = in[0]->shape;
-    if (out[0].dtype != DT_U8 && out[0].dtype != DT_S8)
-        return error_code(err, -EBADMSG, "unsupported_operator", "only uint8 and int8 are supported here");
+    if (!is_code_type(out[0].dtype))
+        return error_code(
+            err, -EBADMSG, "unsupported_operator", "only integers of up to 16 bits are supported here");
     return check_scale(n->param, in[0], in[1], zero, err);
 }
 
 static int dequantize_shape(
     const struct node *n, const struct tensor *const *in, struct tensor *out, struct error *err) {
-    if (!is_code_type(in[0]->dtype))
-        return error_code(
-            err, -EBADMSG, "unsupported_operator", "only uint8, int8 and int32 are supported here");
+    if (!is_code_type(in[0]->dtype) && in[0]->dtype != DT_S32)
+        return error_code(err, -EBADMSG, "unsupported_operator",
+            "only integers of up to 16 bits and int32 are supported here");
     out[0].dtype = DT_F32;
     out[0].shape = in[0]->shape;
     return check_scale(n->param, in[0], in[1], n->n_in > 2 ? in[2] : NULL, err);
@@ -97,17 +103,18 @@ static int64_t scale_index(const struct scale_at *s, int64_t i) {
     return (i / (s->inner * s->mid) * s->n_block + m / s->block) * s->inner + i % s->inner;
 }
 
-static int32_t load_code(const struct tensor *t, int64_t i) {
+static int64_t load_code(const struct tensor *t, int64_t i) {
     if (t->dtype == DT_U8)
         return ((const uint8_t *)t->data)[i];
-    return t->dtype == DT_S8 ? ((const int8_t *)t->data)[i] : ((const int32_t *)t->data)[i];
+    return t->dtype == DT_S8 ? ((const int8_t *)t->data)[i] : element_get_int(t, i);
 }
 
 static void quantize_forward(
     const struct node *n, const struct tensor *const *in, struct tensor *out, void *scratch) {
     const struct tensor *zero = n->n_in > 2 ? in[2] : NULL;
+    const struct dtype_info *type = dtype_info(out[0].dtype);
     struct scale_at s = scale_walk(n->param, in[0], in[1]);
-    float low = out[0].dtype == DT_S8 ? -128 : 0, high = out[0].dtype == DT_S8 ? 127 : 255;
+    float span = (float)(1 << type->bits), low = type->is_signed ? -span / 2 : 0, high = low + span - 1;
     int64_t count = op_count(&out[0]);
 
     (void)scratch;
@@ -117,10 +124,10 @@ static void quantize_forward(
 
         v += zero ? (float)load_code(zero, k) : 0;
         v = v < low ? low : v > high ? high : v == v ? v : 0;
-        if (out[0].dtype == DT_S8)
-            ((int8_t *)out[0].data)[i] = (int8_t)v;
+        if (type->bits == 8)
+            ((uint8_t *)out[0].data)[i] = (uint8_t)(int)v;
         else
-            ((uint8_t *)out[0].data)[i] = (uint8_t)v;
+            element_set_int(&out[0], i, (int64_t)v);
     }
 }
 

@@ -144,6 +144,14 @@ static int unsqueeze_shape(
 
 static int dropout_shape(
     const struct node *n, const struct tensor *const *in, struct tensor *out, struct error *err) {
+    const struct tensor *training = n->n_in > 2 ? in[2] : NULL;
+
+    if (training && (training->dtype != DT_BOOL || op_count(training) != 1))
+        return error_code(err, -EBADMSG, "invalid_model", "training_mode is not one bool");
+    if (training && !training->data)
+        return -EAGAIN;
+    if (training && *(const uint8_t *)training->data)
+        return error_code(err, -EBADMSG, "unsupported_operator", "training mode is not supported");
     if (n->n_out > 1) {
         out[1].dtype = DT_BOOL;
         out[1].shape = in[0]->shape;

@@ -109,6 +109,12 @@ static float f_gelu(float x, const struct unary_param *p) {
     return 0.5f * x * (1.0f + erff(x * (float)M_SQRT1_2));
 }
 
+/* Hendrycks and Gimpel's approximation, by attribute. */
+static float f_gelu_tanh(float x, const struct unary_param *p) {
+    (void)p;
+    return 0.5f * x * (1.0f + tanhf((float)(M_2_SQRTPI * M_SQRT1_2) * (x + 0.044715f * x * x * x)));
+}
+
 /* Defaults of the attributes alpha, beta by operator (ONNX Operators). */
 static const struct unary_fn {
     const char *name;
@@ -139,6 +145,8 @@ static const struct unary_fn {
     {"Tanh", f_tanh, 0, 0},
 };
 
+static const struct unary_fn gelu_tanh = {"Gelu", f_gelu_tanh, 0, 0};
+
 static const struct unary_fn *function_of(const char *name) {
     for (size_t i = 0; i < sizeof(functions) / sizeof(functions[0]); i++)
         if (!strcmp(functions[i].name, name))
@@ -158,6 +166,8 @@ static int unary_parse(struct graph *g, struct node *n, struct error *err) {
     if (!u)
         return error_oom(err);
     u->fn = function_of(n->op->name);
+    if (n->op == &op_gelu && !strcmp(node_attr_string(n, "approximate", "none"), "tanh"))
+        u->fn = &gelu_tanh;
     u->param.alpha = node_attr_float(n, is_clip ? "min" : "alpha", u->fn->alpha);
     u->param.beta = node_attr_float(n, is_clip ? "max" : is_selu ? "gamma" : "beta", u->fn->beta);
     /* Clip's bounds became inputs with opset 11; constant ones are the rule */
