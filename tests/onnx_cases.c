@@ -29,7 +29,6 @@
 #define ATOL      1e-7
 
 DEFINE_CLEANUP(struct plan *, plan_unref)
-DEFINE_CLEANUP(struct net *, net_unref)
 
 struct totals {
     int n_passed, n_failed, n_skipped;
