@@ -1,12 +1,12 @@
-/* Loops that the compiler vectorises, once for each instruction set: include first in a file, write the loop
- * as an S8_LOOP function, and let S8_CLONES(ret_type, name, (params), (args)) make name_plain, name_avx2 and
- * name_avx512 of it; S8_PICK(name, cpu) is the best one. The bytes are the same: no loop contracts a * b + c
+/* Loops that the compiler vectorises (engine/ is built with -O3), once for each instruction set: write the
+ * loop as an S8_LOOP function, and let S8_CLONES(name, (params), (args)) make name_plain, name_avx2 and
+ * name_avx512 of it; S8_PICK(name, cpu) is the best one. The bytes are the same, for products and sums are
+ * not contracted
  * (-ffp-contract=off). */
 #ifndef ENGINE_KERNEL_S8_VECTOR_H
 #define ENGINE_KERNEL_S8_VECTOR_H
 
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("O3")
 #define S8_WIDE ",prefer-vector-width=512"
 #else
 #define S8_WIDE ""
