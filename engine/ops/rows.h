@@ -13,7 +13,8 @@ extern const struct op op_abs, op_add, op_and, op_arg_max, op_arg_min, op_averag
     op_matmul, op_max, op_max_pool, op_mean, op_min, op_mish, op_mul, op_neg, op_not, op_or, op_prelu, op_pad,
     op_pow, op_quantize_linear, op_reciprocal, op_reduce_l1, op_reduce_l2, op_reduce_max, op_reduce_mean,
     op_reduce_min, op_reduce_prod, op_reduce_sum, op_reduce_sum_square, op_relu, op_reshape, op_resize,
-    op_round, op_selu, op_shape, op_sigmoid, op_slice, op_softmax, op_softplus, op_split, op_sqrt, op_squeeze,
-    op_sub, op_sum, op_tanh, op_transpose, op_unsqueeze, op_upsample, op_where, op_xor;
+    op_round, op_selu, op_shape, op_sigmoid, op_sign, op_slice, op_softmax, op_softplus, op_softsign,
+    op_split, op_sqrt, op_squeeze, op_sub, op_sum, op_swish, op_tanh, op_thresholded_relu, op_transpose,
+    op_unsqueeze, op_upsample, op_where, op_xor;
 
 #endif

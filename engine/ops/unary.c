@@ -109,6 +109,24 @@ static float f_gelu(float x, const struct unary_param *p) {
     return 0.5f * x * (1.0f + erff(x * (float)M_SQRT1_2));
 }
 
+static float f_sign(float x, const struct unary_param *p) {
+    (void)p;
+    return x > 0 ? 1 : x < 0 ? -1 : x;
+}
+
+static float f_softsign(float x, const struct unary_param *p) {
+    (void)p;
+    return x / (1 + fabsf(x));
+}
+
+static float f_swish(float x, const struct unary_param *p) {
+    return x / (1.0f + expf(-p->alpha * x));
+}
+
+static float f_thresholded_relu(float x, const struct unary_param *p) {
+    return x > p->alpha ? x : 0;
+}
+
 /* Hendrycks and Gimpel's approximation, by attribute. */
 static float f_gelu_tanh(float x, const struct unary_param *p) {
     (void)p;
@@ -140,9 +158,13 @@ static const struct unary_fn {
     {"Round", f_round, 0, 0},
     {"Selu", f_selu, 1.67326319217681884765625f, 1.05070102214813232421875f},
     {"Sigmoid", f_sigmoid, 0, 0},
+    {"Sign", f_sign, 0, 0},
     {"Softplus", f_softplus, 0, 0},
+    {"Softsign", f_softsign, 0, 0},
     {"Sqrt", f_sqrt, 0, 0},
+    {"Swish", f_swish, 1, 0},
     {"Tanh", f_tanh, 0, 0},
+    {"ThresholdedRelu", f_thresholded_relu, 1, 0},
 };
 
 static const struct unary_fn gelu_tanh = {"Gelu", f_gelu_tanh, 0, 0};
@@ -250,3 +272,7 @@ UNARY_ROW(op_sigmoid, "Sigmoid", 1, false);
 UNARY_ROW(op_softplus, "Softplus", 1, false);
 UNARY_ROW(op_sqrt, "Sqrt", 1, false);
 UNARY_ROW(op_tanh, "Tanh", 1, false);
+UNARY_ROW(op_sign, "Sign", 1, false);
+UNARY_ROW(op_softsign, "Softsign", 1, false);
+UNARY_ROW(op_swish, "Swish", 1, false);
+UNARY_ROW(op_thresholded_relu, "ThresholdedRelu", 1, false);
