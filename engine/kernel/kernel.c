@@ -4,12 +4,14 @@
 
 const struct kernel *const kernel_table[] = {
     /* best first for each operator */
+    &kernel_batch_norm_f32,
     &kernel_binary_f32,
     &kernel_concat_copy,
     &kernel_conv_f32_onednn,
     &kernel_conv_transpose_f32_onednn,
     &kernel_eltwise_f32_onednn,
     &kernel_gemm_f32_onednn,
+    &kernel_lrn_f32_onednn,
     &kernel_pool_f32_onednn,
     &kernel_concat_s8,
     &kernel_depthwise_s8_avx512vnni,
@@ -28,6 +30,7 @@ const struct kernel *const kernel_table[] = {
     &kernel_quantize_s8,
     &kernel_dequantize_s8,
     &kernel_resize_f32,
+    &kernel_softmax_f32_onednn,
     &kernel_transpose_copy,
     &kernel_reference,
 };

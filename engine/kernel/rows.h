@@ -4,6 +4,7 @@
 
 #include "engine/kernel/kernel.h"
 
+extern const struct kernel kernel_batch_norm_f32;
 extern const struct kernel kernel_binary_f32;
 extern const struct kernel kernel_concat_copy;
 extern const struct kernel kernel_conv_f32_onednn;
@@ -11,9 +12,11 @@ extern const struct kernel kernel_conv_transpose_f32_onednn;
 extern const struct kernel kernel_convert_any;
 extern const struct kernel kernel_eltwise_f32_onednn;
 extern const struct kernel kernel_gemm_f32_onednn;
+extern const struct kernel kernel_lrn_f32_onednn;
 extern const struct kernel kernel_pool_f32_onednn;
 extern const struct kernel kernel_reference;
 extern const struct kernel kernel_resize_f32;
+extern const struct kernel kernel_softmax_f32_onednn;
 extern const struct kernel kernel_transpose_copy;
 
 /* on codes */
