@@ -231,16 +231,17 @@ int preprocess_from_json(
     const json_t *j, const int64_t *dim, int rank, struct preprocess *ret, struct error *err) {
     bool is_set = j && !json_is_null(j);
     const char *source = json_string_value(json_object_get(j, "source"));
-    struct preprocess p = {0};
+    struct preprocess p = {0}, derived;
     int r = derive(dim, rank, &p, err);
 
+    memcpy(&derived, &p, sizeof(p));
     if (r == 0 && is_set)
         r = read_object(j, "", keys, sizeof(keys) / sizeof(keys[0]), &p, err);
     if (r == 0)
         r = check(&p, j, dim, err);
     if (r < 0)
         return r;
-    p.is_default = !is_set || (source && !strcmp(source, "default"));
+    p.is_default = !is_set || (source && !memcmp(&p, &derived, sizeof(p))); /* what was shown came back */
     *ret = p;
     return 0;
 }
