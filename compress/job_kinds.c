@@ -77,7 +77,6 @@ const struct job_kind job_plan = {.name = "plan", .run = run_plan};
 static int run_compress(const json_t *job, struct job_io *io, json_t **ret, struct error *err) {
     struct compress_job c = {.seed = (uint64_t)json_integer_value(json_object_get(job, "seed")),
         .parent_digest = json_string_value(json_object_get(job, "parent_digest"))};
-    _cleanup_(samples_done) struct samples samples = {0};
     json_t *steps = NULL;
     int r = job_string(job, "input", &c.input, err);
 

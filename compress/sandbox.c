@@ -189,7 +189,7 @@ static int close_calls(struct error *err) {
         r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, allowed_calls[i], 0);
     /* stdio asks whether it writes to a terminal */
     if (r == 0)
-        r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, 0x5401));
+        r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, 0x5401, 0));
     if (r == 0)
         r = seccomp_load(ctx);
     seccomp_release(ctx);

@@ -101,13 +101,13 @@ static void take_line(struct follow *f, json_t *line) {
 static void press(struct follow *f, struct spawn *s) {
     double now = now_s();
 
-    if (f->end_s && now > f->end_s && !f->error.err) {
+    if (f->end_s > 0 && now > f->end_s && !f->error.err) {
         error_code(&f->error, -ETIME, "time_limit", "the job's time limit is over");
         spawn_kill(s, SIGKILL);
     }
     if (!job_must_stop(f->j))
         return;
-    if (!f->asked_s) {
+    if (f->asked_s <= 0) {
         json_t *cancel = json_pack("{s:b}", "cancel", 1);
 
         f->asked_s = now;
