@@ -16,6 +16,7 @@ struct scheduler;
 struct jobs;
 
 struct config;
+struct events;
 
 struct api_limits {
     uint64_t model_bytes, dataset_bytes;
@@ -30,6 +31,7 @@ struct api {
     struct api_limits limits;
     uv_loop_t *loop;
     const struct config *config;
+    struct events *events;
     struct store *store;
     struct residency *residency;
     struct scheduler *scheduler;

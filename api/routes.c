@@ -2,8 +2,14 @@
 
 /* Every file that answers requests. A file's rows stand at its end. */
 const struct route *const route_files[] = {
+    comparison_routes,
+    events_routes,
     health_routes,
+    jobs_routes,
     metrics_routes,
+    models_routes,
     openapi_routes,
+    page_routes,
+    variants_routes,
 };
 const size_t route_files_size = sizeof(route_files) / sizeof(route_files[0]);

@@ -4,8 +4,14 @@
 
 #include "api/route.h"
 
+extern const struct route comparison_routes[];
+extern const struct route events_routes[];
 extern const struct route health_routes[];
+extern const struct route jobs_routes[];
 extern const struct route metrics_routes[];
+extern const struct route models_routes[];
 extern const struct route openapi_routes[];
+extern const struct route page_routes[];
+extern const struct route variants_routes[];
 
 #endif

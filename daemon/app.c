@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "api/events.h"
 #include "api/listener.h"
 #include "api/metric.h"
 #include "daemon/log.h"
@@ -76,6 +77,8 @@ static int open_parts(struct app *a, struct error *err) {
         r = error_oom(err);
     if (r == 0)
         r = jobs_new(a->store, a->residency, &j, &a->jobs, err);
+    if (r == 0 && !(a->events = events_new(a->jobs, a->store)))
+        r = error_oom(err);
     return r;
 }
 
@@ -100,6 +103,7 @@ static void fill_api(struct app *a) {
     a->api.jobs = a->jobs;
     a->api.judge = a->judge;
     a->api.config = c;
+    a->api.events = a->events;
 }
 
 int app_open(struct app *a, struct error *err) {
@@ -161,6 +165,7 @@ void app_close(struct app *a) {
         pthread_join(a->restorer, NULL);
     scheduler_free(a->scheduler);
     jobs_free(a->jobs);
+    events_free(a->events);
     residency_free(a->residency);
     judge_free(a->judge);
     store_free(a->store);

@@ -28,6 +28,7 @@ struct app {
     struct scheduler *scheduler;
     struct judge *judge;
     struct jobs *jobs;
+    struct events *events;
     char *cert, *key; /* PEM texts */
     pthread_t restorer;
     bool has_restorer, is_ending;
