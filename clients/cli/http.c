@@ -25,27 +25,35 @@ struct transfer {
     bool is_stopped; /* the sink said so */
 };
 
+static bool is_http_url(const char *url) {
+    return !strncmp(url, "http://", 7) || !strncmp(url, "https://", 8);
+}
+
+/* -1: out of memory; a text that is not given stays NULL. */
+static int copy(const char *text, char **ret) {
+    *ret = text ? strdup(text) : NULL;
+    return text && !*ret ? -1 : 0;
+}
+
 int http_new(const char *url, const char *token, const char *ca_file, struct http **ret, struct error *err) {
     _cleanup_(http_freep) struct http *h = calloc(1, sizeof(*h));
     bool is_unix = !strncmp(url, "unix:", 5);
-    size_t size = strlen(url);
 
     if (!h || curl_global_init(CURL_GLOBAL_DEFAULT) != 0)
         return error_oom(err);
-    if (!is_unix && strncmp(url, "http://", 7) && strncmp(url, "https://", 8))
+    if (!is_unix && !is_http_url(url))
         return error_set(
             err, -EINVAL, "BONSAI_URL '%.128s' is neither http://…, https://… nor unix:PATH", url);
-    while (size && url[size - 1] == '/')
-        size--;
     h->curl = curl_easy_init();
-    h->base = is_unix ? strdup("http://localhost") : strndup(url, size);
-    h->unix_path = is_unix ? strdup(url + 5) : NULL;
-    h->ca_file = ca_file ? strdup(ca_file) : NULL;
-    if (token && asprintf(&h->authorization, "Authorization: Bearer %s", token) < 0)
-        h->authorization = NULL;
-    if (!h->curl || !h->base || (is_unix && !h->unix_path) || (token && !h->authorization) ||
-        (ca_file && !h->ca_file))
+    if (!h->curl || copy(is_unix ? "http://localhost" : url, &h->base) < 0 ||
+        copy(is_unix ? url + 5 : NULL, &h->unix_path) < 0 || copy(ca_file, &h->ca_file) < 0)
         return error_oom(err);
+    for (size_t size = strlen(h->base); size && h->base[size - 1] == '/';)
+        h->base[--size] = 0;
+    if (token && *token && asprintf(&h->authorization, "Authorization: Bearer %s", token) < 0) {
+        h->authorization = NULL;
+        return error_oom(err);
+    }
     *ret = TAKE(h);
     return 0;
 }
