@@ -17,6 +17,8 @@
 static const struct job_kind *const kinds[] = {
     &job_check,
     &job_compress,
+    &job_dataset,
+    &job_evaluate,
     &job_methods,
     &job_plan,
 };

@@ -74,21 +74,51 @@ static int run_plan(const json_t *job, struct job_io *io, json_t **ret, struct e
 
 const struct job_kind job_plan = {.name = "plan", .run = run_plan};
 
+/* The network's own view of the data: opened once more only for its input. */
+static int open_samples(const json_t *job, const char *input, const json_t *steps, struct samples *ret,
+    json_t *verdicts, struct error *err) {
+    _cleanup_(closep) int fd = open(input, O_RDONLY | O_CLOEXEC);
+    _cleanup_(recipe_freep) struct recipe *recipe = NULL;
+    _cleanup_(graph_freep) struct graph *g = NULL;
+    bool is_test = false;
+    int r;
+
+    if (fd < 0)
+        return error_errno(err, "the model file cannot be opened");
+    r = recipe_new(steps, &recipe, err);
+    if (r == 0)
+        r = onnx_read_fd(fd, &g, err);
+    if (r == 0)
+        r = job_samples_open(json_string_value(json_object_get(job, "pack")), g,
+            json_object_get(job, "preprocess"), (uint64_t)recipe_samples(recipe), ret, &is_test, err);
+    if (r == 0 && is_test)
+        json_array_append_new(verdicts, json_string("calibrated_on_test"));
+    return r;
+}
+
 static int run_compress(const json_t *job, struct job_io *io, json_t **ret, struct error *err) {
     struct compress_job c = {.seed = (uint64_t)json_integer_value(json_object_get(job, "seed")),
         .parent_digest = json_string_value(json_object_get(job, "parent_digest"))};
-    json_t *steps = NULL;
+    _cleanup_(samples_done) struct samples samples = {0};
+    json_t *steps = NULL, *verdicts = json_array();
     int r = job_string(job, "input", &c.input, err);
 
     if (r == 0)
         r = job_string(job, "output", &c.output, err);
     if (r == 0)
         r = job_steps(job, &steps, err);
+    if (r == 0 && json_is_string(json_object_get(job, "pack"))) {
+        r = open_samples(job, c.input, steps, &samples, verdicts, err);
+        c.samples = &samples;
+    }
     if (r == 0) {
         c.steps = steps;
         r = compress_job_run(&c, io, ret, err);
     }
+    if (r == 0)
+        json_object_set(*ret, "verdicts", verdicts);
     json_decref(steps);
+    json_decref(verdicts);
     return r;
 }
 

@@ -5,6 +5,8 @@
 #include <jansson.h>
 
 #include "compress/job_io.h"
+#include "compress/samples.h"
+#include "engine/graph.h"
 
 struct job_kind {
     const char *name;
@@ -12,12 +14,16 @@ struct job_kind {
     int (*run)(const json_t *job, struct job_io *io, json_t **ret, struct error *err);
 };
 
-extern const struct job_kind job_check, job_compress, job_methods, job_plan;
+extern const struct job_kind job_check, job_compress, job_dataset, job_evaluate, job_methods, job_plan;
 
 /* A string member that must be there. */
 int job_string(const json_t *job, const char *key, const char **ret, struct error *err);
 
 /* The job's `steps`, or those of its `recipe`. New reference. */
 int job_steps(const json_t *job, json_t **ret, struct error *err);
+
+/* Calibration samples of a pack for a network; samples_done. */
+int job_samples_open(const char *pack_path, const struct graph *g, const json_t *preprocess, uint64_t most,
+    struct samples *ret, bool *ret_is_test, struct error *err);
 
 #endif

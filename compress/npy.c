@@ -86,14 +86,12 @@ static int parse_shape(const char *header, struct shape *ret, struct error *err)
     return 0;
 }
 
-int npy_read_header(struct reader *r, enum dtype *ret_type, struct shape *ret_shape, struct error *err) {
-    char header[HEADER_LIMIT + 1];
+/* Magic and length checked; the dict's text, zero-terminated, to `header`. */
+static int read_text(struct reader *r, char header[static HEADER_LIMIT + 1], struct error *err) {
     const uint8_t *magic, *text;
     uint8_t major, minor;
     uint16_t short_size;
     uint32_t size = 0;
-    const char *order;
-    int e;
 
     if (!reader_bytes(r, 6, &magic) || memcmp(magic, "\x93NUMPY", 6))
         return bad(err, "the file does not start with the npy magic");
@@ -107,6 +105,16 @@ int npy_read_header(struct reader *r, enum dtype *ret_type, struct shape *ret_sh
         return bad(err, "the header is cut off or too long");
     memcpy(header, text, size);
     header[size] = 0;
+    return 0;
+}
+
+int npy_read_header(struct reader *r, enum dtype *ret_type, struct shape *ret_shape, struct error *err) {
+    char header[HEADER_LIMIT + 1];
+    const char *order;
+    int e = read_text(r, header, err);
+
+    if (e < 0)
+        return e;
     order = find_key(header, "fortran_order");
     if (!order || strncmp(order, "False", 5))
         return bad(err, "Fortran order is not accepted; save np.ascontiguousarray(x)");
@@ -129,6 +137,89 @@ int npy_read(const void *data, size_t size, struct tensor *ret, struct error *er
         return bad(err, "the file is shorter than its header says");
     t.data = (void *)(uintptr_t)p;
     *ret = t;
+    return 0;
+}
+
+/* UTF-32 code point to UTF-8; returns the bytes written (at most 4). */
+static int put_utf8(uint32_t c, char *to) {
+    if (c < 0x80) {
+        to[0] = (char)c;
+        return 1;
+    }
+    if (c < 0x800) {
+        to[0] = (char)(0xc0 | c >> 6);
+        to[1] = (char)(0x80 | (c & 0x3f));
+        return 2;
+    }
+    if (c < 0x10000) {
+        to[0] = (char)(0xe0 | c >> 12);
+        to[1] = (char)(0x80 | (c >> 6 & 0x3f));
+        to[2] = (char)(0x80 | (c & 0x3f));
+        return 3;
+    }
+    to[0] = (char)(0xf0 | (c >> 18 & 7));
+    to[1] = (char)(0x80 | (c >> 12 & 0x3f));
+    to[2] = (char)(0x80 | (c >> 6 & 0x3f));
+    to[3] = (char)(0x80 | (c & 0x3f));
+    return 4;
+}
+
+/* One padded text of `width` characters. */
+static bool read_one(struct reader *r, size_t width, bool is_wide, char **ret) {
+    char *s = malloc(width * 4 + 1), *to = s;
+
+    for (size_t i = 0; s && i < width; i++) {
+        uint32_t c = 0;
+        uint8_t b = 0;
+
+        if (is_wide ? !reader_u32le(r, &c) : !reader_u8(r, &b)) {
+            free(s);
+            return false;
+        }
+        c = is_wide ? c : b;
+        if (c)
+            to += put_utf8(c, to);
+    }
+    if (s)
+        *to = 0;
+    *ret = s;
+    return s != NULL;
+}
+
+int npy_read_texts(const void *data, size_t size, char ***ret, size_t *ret_n, struct error *err) {
+    char header[HEADER_LIMIT + 1];
+    struct shape shape;
+    const char *descr;
+    char **list;
+    struct reader r;
+    size_t width, n, done = 0;
+    int e;
+
+    reader_init(&r, data, size);
+    e = read_text(&r, header, err);
+    if (e == 0)
+        e = parse_shape(header, &shape, err);
+    if (e < 0)
+        return e;
+    descr = find_key(header, "descr");
+    if (!descr || (strncmp(descr, "'<U", 3) && strncmp(descr, "'|S", 3)) || shape.rank != 1 ||
+        shape.dim[0] > 65536)
+        return bad(err, "this array is not a list of texts");
+    width = (size_t)strtoul(descr + 3, NULL, 10);
+    n = (size_t)shape.dim[0];
+    if (width > 1024)
+        return bad(err, "its texts are too long");
+    list = calloc(n + 1, sizeof(*list));
+    while (list && done < n && read_one(&r, width, descr[2] == 'U', &list[done]))
+        done++;
+    if (!list || done < n) {
+        for (size_t i = 0; i < done; i++)
+            free(list[i]);
+        free(list);
+        return bad(err, "its texts are cut off");
+    }
+    *ret = list;
+    *ret_n = n;
     return 0;
 }
 

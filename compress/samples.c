@@ -4,6 +4,6 @@
 
 void samples_done(struct samples *s) {
     if (s->done)
-        s->done(s->ctx);
+        s->done(s->owner);
     *s = (struct samples){0};
 }

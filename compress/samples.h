@@ -11,7 +11,8 @@ struct samples {
     struct shape item; /* of one sample, first dimension 1 */
     /* Samples first .. first+count-1, one after the other, to ret. */
     int (*read)(void *ctx, int64_t first, int64_t count, float *ret, struct error *err);
-    void (*done)(void *ctx); /* NULL: nothing to free */
+    void (*done)(void *owner); /* NULL: nothing to free */
+    void *owner;
 };
 
 void samples_done(struct samples *s);

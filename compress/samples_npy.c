@@ -48,8 +48,12 @@ int samples_from_npy(const char *path, struct samples *ret, struct error *err) {
         npy_samples_done(s);
         return r;
     }
-    *ret = (struct samples){
-        .ctx = s, .n = t.shape.dim[0], .item = t.shape, .read = npy_samples_read, .done = npy_samples_done};
+    *ret = (struct samples){.ctx = s,
+        .owner = s,
+        .n = t.shape.dim[0],
+        .item = t.shape,
+        .read = npy_samples_read,
+        .done = npy_samples_done};
     ret->item.dim[0] = 1;
     (void)shape_bytes(&ret->item, DT_F32, &s->item);
     s->data = t.data;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "api/events.h"
@@ -50,6 +51,26 @@ static int read_pem(const char *path, char **ret, struct error *err) {
     return 0;
 }
 
+/* The control group's limit (v2), or 0. */
+static uint64_t cgroup_limit(void) {
+    _cleanup_(fclosep) FILE *f = fopen("/sys/fs/cgroup/memory.max", "re");
+    char text[64];
+
+    return f && fgets(text, sizeof(text), f) ? strtoull(text, NULL, 10) : 0;
+}
+
+/* As configured, else half of the machine's memory or of the control group's limit. */
+static uint64_t memory_budget(const struct config *c) {
+    uint64_t limit = cgroup_limit(), ram = 0;
+    struct sysinfo info;
+
+    if (c->memory)
+        return (uint64_t)c->memory;
+    if (sysinfo(&info) == 0)
+        ram = (uint64_t)info.totalram * info.mem_unit;
+    return (limit && limit < ram ? limit : ram) / 2;
+}
+
 static unsigned slot_count(const struct config *c) {
     return c->mode == CONFIG_LATENCY ? 1 : (unsigned)c->threads;
 }
@@ -70,7 +91,7 @@ static int open_parts(struct app *a, struct error *err) {
     if (r == 0)
         r = store_open(c->state, c->max_disk_share, &a->store, err);
     if (r == 0)
-        r = residency_new(a->store, (uint64_t)c->memory, s.slots, &a->residency, err);
+        r = residency_new(a->store, memory_budget(c), s.slots, &a->residency, err);
     if (r == 0)
         r = scheduler_new(&s, &a->scheduler, err);
     if (r == 0 && !(a->judge = judge_new()))

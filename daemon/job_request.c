@@ -139,11 +139,10 @@ static json_t *job_doc(
 
     time_text(now);
     return json_pack(
-        "{s:s, s:s, s:s, s:o, s:o, s:s, s:{s:i, s:i, s:f, s:s, s:n}, s:[], s:s, s:n, s:n, s:i, s:n, s:n, s:O}",
-        "kind", kind, "state", "queued", "model", model, "variant", variant, "steps", steps, "owner", "",
-        "progress", "step", 0, "of", (int)json_array_size(steps), "fraction", 0.0, "message", "",
-        "eta_seconds", "metrics", "created", now, "started", "finished", "attempts", 0, "error", "result",
-        "request", body);
+        "{s:n, s:s, s:s, s:s, s:o, s:o, s:{s:i, s:i, s:f, s:s, s:n}, s:[], s:s, s:n, s:n, s:i, s:n, s:n, s:O}",
+        "id", "kind", kind, "state", "queued", "model", model, "variant", variant, "steps", steps, "progress",
+        "step", 0, "of", (int)json_array_size(steps), "fraction", 0.0, "message", "", "eta_seconds",
+        "metrics", "created", now, "started", "finished", "attempts", 0, "error", "result", "request", body);
 }
 
 static int check_compress(struct store *s, const json_t *body, json_t **ret, struct error *err) {

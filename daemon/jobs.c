@@ -71,6 +71,13 @@ static void stamp(json_t *doc, enum job_state to) {
     }
     if (job_is_final(doc))
         json_object_set_new(doc, "finished", json_string(now));
+    if (to == JOB_SUCCEEDED) {
+        json_t *n = json_object_get(json_object_get(doc, "progress"), "of");
+
+        json_object_set_new(doc, "progress",
+            json_pack("{s:O, s:O, s:f, s:s, s:f}", "step", n, "of", n, "fraction", 1.0, "message", "done",
+                "eta_seconds", 0.0));
+    }
 }
 
 int job_set_state(struct jobs *j, const char *id, enum job_state to, const json_t *more,
