@@ -3,6 +3,7 @@
 /* Every file that answers requests. A file's rows stand at its end. */
 const struct route *const route_files[] = {
     comparison_routes,
+    datasets_routes,
     events_routes,
     health_routes,
     jobs_routes,

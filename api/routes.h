@@ -5,6 +5,7 @@
 #include "api/route.h"
 
 extern const struct route comparison_routes[];
+extern const struct route datasets_routes[];
 extern const struct route events_routes[];
 extern const struct route health_routes[];
 extern const struct route jobs_routes[];
