@@ -9,23 +9,16 @@
 #include "api/tensor_json.h"
 #include "base/cleanup.h"
 
-/* The body in its two parts. */
-struct parts {
-    const char *json;
-    size_t json_size;
-    char *binary; /* what follows: blobs in the order of their inputs */
-    size_t binary_size;
-    bool is_raw; /* Inference-Header-Content-Length: 0 */
-};
-
 void infer_init(struct infer *in) {
     memset(in, 0, sizeof(*in));
+    tensor_json_init(&in->json);
 }
 
 void infer_done(struct infer *in) {
     for (size_t i = 0; i < INFER_MAX_PORTS; i++)
         free(in->owned[i]);
     json_decref(in->doc);
+    tensor_json_done(&in->json);
     infer_init(in);
 }
 
@@ -35,7 +28,8 @@ bool infer_is_picture(const struct request *r) {
     return !memcmp(r->body, "\xff\xd8\xff", 3) || !memcmp(r->body, "\x89PNG", 4);
 }
 
-static int split_body(const struct request *r, struct parts *ret, struct error *err) {
+/* *ret: bytes of JSON at the start of the body. */
+static int split_body(const struct request *r, struct infer *in, size_t *ret, struct error *err) {
     const char *header = request_header(r, "Inference-Header-Content-Length");
     size_t n = r->body_size;
 
@@ -47,7 +41,10 @@ static int split_body(const struct request *r, struct parts *ret, struct error *
             return error_set(err, -EINVAL, "Inference-Header-Content-Length is %zu, the body has %zu bytes",
                 n, r->body_size);
     }
-    *ret = (struct parts){r->body, n, r->body ? r->body + n : NULL, r->body_size - n, header && !n};
+    in->binary = r->body ? r->body + n : NULL;
+    in->binary_size = r->body_size - n;
+    in->is_raw = header && !n;
+    *ret = n;
     return 0;
 }
 
@@ -133,7 +130,7 @@ static int scan_data(
     return tensor_json_scan(span, x->dtype, &x->shape, *owned, err);
 }
 
-static int take_binary(const json_t *size, struct parts *p, struct tensor *x, struct error *err) {
+static int take_binary(const json_t *size, struct infer *in, struct tensor *x, struct error *err) {
     json_int_t n = json_integer_value(size);
     size_t want = 0;
 
@@ -144,24 +141,22 @@ static int take_binary(const json_t *size, struct parts *p, struct tensor *x, st
     if ((uint64_t)n != want)
         return error_set(
             err, -EINVAL, "binary_data_size is %lld, shape and datatype need %zu bytes", (long long)n, want);
-    if (want > p->binary_size)
+    if (want > in->binary_size)
         return error_set(
-            err, -EINVAL, "binary_data_size is %zu, the body has only %zu bytes left", want, p->binary_size);
-    x->data = p->binary;
-    p->binary += want;
-    p->binary_size -= want;
+            err, -EINVAL, "binary_data_size is %zu, the body has only %zu bytes left", want, in->binary_size);
+    x->data = in->binary;
+    in->binary += want;
+    in->binary_size -= want;
     return 0;
 }
 
-static int parse_input(const struct tensor_json *t, const json_t *j, const struct value *v, struct parts *p,
-    struct tensor *x, void **owned, struct error *err) {
+static int parse_input(struct infer *in, const json_t *j, struct tensor *x, void **owned, struct error *err) {
     const char *type = json_string_value(json_object_get(j, "datatype"));
     const json_t *data = json_object_get(j, "data");
     const json_t *size = json_object_get(json_object_get(j, "parameters"), "binary_data_size");
     const struct dtype_info *info = type ? dtype_by_v2(type) : NULL;
     int rc;
 
-    (void)v;
     if (!info)
         return error_set(
             err, -EINVAL, "'datatype' %s", type ? "is not a type that is served here" : "is missing");
@@ -171,11 +166,10 @@ static int parse_input(const struct tensor_json *t, const json_t *j, const struc
         return rc;
     if (!data == !size)
         return error_set(err, -EINVAL, "needs either 'data' or parameters.binary_data_size");
-    return size ? take_binary(size, p, x, err) : scan_data(t, data, x, owned, err);
+    return size ? take_binary(size, in, x, err) : scan_data(&in->json, data, x, owned, err);
 }
 
-static int parse_inputs(struct infer *in, const struct graph *g, bool is_image_model,
-    const struct tensor_json *t, struct parts *p, struct error *err) {
+static int parse_inputs(struct infer *in, const struct graph *g, bool is_image_model, struct error *err) {
     const json_t *inputs = json_object_get(in->doc, "inputs");
     size_t i;
     json_t *j;
@@ -192,7 +186,7 @@ static int parse_inputs(struct infer *in, const struct graph *g, bool is_image_m
             rc = error_set(err, -EINVAL, "input '%s' is there twice", name);
         if (rc)
             return rc;
-        rc = parse_input(t, j, graph_input(g, k), p, &in->in[k], &in->owned[k], err);
+        rc = parse_input(in, j, &in->in[k], &in->owned[k], err);
         if (rc)
             return error_prefix(err, rc, "input '%s'", name);
         rc = check_against_model(graph_input(g, k), is_image_model, &in->in[k], in, err);
@@ -202,8 +196,8 @@ static int parse_inputs(struct infer *in, const struct graph *g, bool is_image_m
     for (i = 0; i < g->n_inputs; i++)
         if (in->in[i].dtype == DT_NONE)
             return error_set(err, -EINVAL, "input '%s' is missing", graph_input(g, i)->name);
-    if (p->binary_size)
-        return error_set(err, -EINVAL, "%zu bytes follow the last input's", p->binary_size);
+    if (in->binary_size)
+        return error_set(err, -EINVAL, "%zu bytes follow the last input's", in->binary_size);
     return 0;
 }
 
@@ -218,13 +212,12 @@ int infer_want_all(const struct graph *g, bool is_binary, struct infer *ret, str
     return 0;
 }
 
-static int parse_want(
-    const json_t *j, size_t i, const struct graph *g, struct infer *in, bool is_binary, struct error *err) {
+static int parse_want(const json_t *j, size_t i, const struct graph *g, struct infer *in, struct error *err) {
     const char *name = json_string_value(json_object_get(j, "name"));
     const json_t *params = json_object_get(j, "parameters");
     const json_t *binary = json_object_get(params, "binary_data");
     const json_t *classes = json_object_get(params, "classification");
-    struct infer_want w = {.is_binary = binary ? json_is_true(binary) : is_binary};
+    struct infer_want w = {.is_binary = binary ? json_is_true(binary) : in->is_binary};
 
     if (!name)
         return error_set(err, -EINVAL, "outputs[%zu] has no 'name'", i);
@@ -246,18 +239,18 @@ static int parse_want(
     return 0;
 }
 
-static int parse_outputs(struct infer *in, const struct graph *g, bool is_binary, struct error *err) {
+static int parse_outputs(struct infer *in, const struct graph *g, struct error *err) {
     const json_t *outputs = json_object_get(in->doc, "outputs");
     size_t i;
     json_t *j;
 
     if (!outputs || (json_is_array(outputs) && !json_array_size(outputs)))
-        return infer_want_all(g, is_binary, in, err);
+        return infer_want_all(g, in->is_binary, in, err);
     if (!json_is_array(outputs))
         return error_set(err, -EINVAL, "'outputs' must be an array");
     json_array_foreach(outputs, i, j) {
         int rc = i < INFER_MAX_PORTS
-                     ? parse_want(j, i, g, in, is_binary, err)
+                     ? parse_want(j, i, g, in, err)
                      : error_set(err, -EINVAL, "'outputs' has more than %d entries", INFER_MAX_PORTS);
 
         if (rc)
@@ -280,7 +273,7 @@ static int parse_uint_param(
     return 0;
 }
 
-static int parse_parameters(struct infer *in, bool *is_binary, struct error *err) {
+static int parse_parameters(struct infer *in, struct error *err) {
     const json_t *params = json_object_get(in->doc, "parameters");
     const json_t *binary = json_object_get(params, "binary_data_output");
     const json_t *id = json_object_get(in->doc, "id");
@@ -294,7 +287,7 @@ static int parse_parameters(struct infer *in, bool *is_binary, struct error *err
     if (binary && !json_is_boolean(binary))
         return error_set(err, -EINVAL, "parameters.binary_data_output must be true or false");
     in->id = json_string_value(id);
-    *is_binary = json_is_true(binary);
+    in->is_binary = json_is_true(binary);
     rc = parse_uint_param(params, "priority", UINT32_MAX, &priority, err);
     if (!rc)
         rc = parse_uint_param(params, "timeout", UINT64_MAX / 4000, &in->timeout_us, err);
@@ -302,31 +295,10 @@ static int parse_parameters(struct infer *in, bool *is_binary, struct error *err
     return rc;
 }
 
-static int parse_document(struct request *r, const struct graph *g, bool is_image_model, struct parts *p,
-    struct infer *in, struct error *err) {
-    _cleanup_(tensor_json_done) struct tensor_json t;
-    bool is_binary = false;
-    json_error_t where;
-    int rc;
-
-    tensor_json_init(&t);
-    rc = tensor_json_cut(&t, p->json, p->json_size, r->api->limits.json_depth, err);
-    if (rc)
-        return rc;
-    in->doc = json_loadb(t.rest.data ? t.rest.data : "", t.rest.size, JSON_REJECT_DUPLICATES, &where);
-    if (!json_is_object(in->doc))
-        return error_code(err, -EINVAL, "bad_json", "the body is not a JSON object%s%s", in->doc ? "" : ": ",
-            in->doc ? "" : where.text);
-    rc = parse_parameters(in, &is_binary, err);
-    if (!rc)
-        rc = parse_inputs(in, g, is_image_model, &t, p, err);
-    return rc ? rc : parse_outputs(in, g, is_binary, err);
-}
-
 /* ---- raw ---- */
 
 /* One input, whose one free dimension, if any besides the batch of 1, follows from the size. */
-static int parse_raw(const struct graph *g, struct parts *p, struct infer *in, struct error *err) {
+static int parse_raw(const struct graph *g, struct infer *in, struct error *err) {
     const struct value *v = graph_input(g, 0);
     struct shape s = v->shape;
     int free_dim = -1;
@@ -349,26 +321,43 @@ static int parse_raw(const struct graph *g, struct parts *p, struct infer *in, s
     if (!shape_bytes(&s, v->dtype, &unit) || !unit)
         return error_set(err, -EINVAL, "input '%s' cannot be sent raw", v->name);
     if (free_dim >= 0)
-        s.dim[free_dim] = (int64_t)(p->binary_size / unit);
-    if (!p->binary_size || p->binary_size % unit || (free_dim < 0 && p->binary_size != unit))
+        s.dim[free_dim] = (int64_t)(in->binary_size / unit);
+    if (!in->binary_size || in->binary_size % unit || (free_dim < 0 && in->binary_size != unit))
         return error_set(err, -EINVAL, "input '%s' needs %s%zu bytes, the body has %zu", v->name,
-            free_dim < 0 ? "" : "a multiple of ", unit, p->binary_size);
-    in->in[0] = (struct tensor){.dtype = v->dtype, .shape = s, .layout = LAYOUT_PLAIN, .data = p->binary};
+            free_dim < 0 ? "" : "a multiple of ", unit, in->binary_size);
+    in->in[0] = (struct tensor){.dtype = v->dtype, .shape = s, .layout = LAYOUT_PLAIN, .data = in->binary};
     return infer_want_all(g, true, in, err);
 }
 
-int infer_parse(
-    struct request *r, const struct graph *g, bool is_image_model, struct infer *ret, struct error *err) {
-    struct parts p;
-    int rc = split_body(r, &p, err);
+int infer_open(struct request *r, struct infer *ret, struct error *err) {
+    const struct buf *rest = &ret->json.rest;
+    json_error_t where;
+    size_t n = 0;
+    int rc = split_body(r, ret, &n, err);
 
+    if (rc || ret->is_raw)
+        return rc;
+    rc = tensor_json_cut(&ret->json, r->body ? r->body : "", n, r->api->limits.json_depth, err);
     if (rc)
         return rc;
-    if (g->n_inputs > INFER_MAX_PORTS)
-        return error_set(err, -EOPNOTSUPP, "the model has more than %d inputs", INFER_MAX_PORTS);
-    ret->n_in = g->n_inputs;
-    rc = p.is_raw ? parse_raw(g, &p, ret, err) : parse_document(r, g, is_image_model, &p, ret, err);
+    ret->doc = json_loadb(rest->data ? rest->data : "", rest->size, JSON_REJECT_DUPLICATES, &where);
+    if (!json_is_object(ret->doc))
+        return error_code(err, -EINVAL, "bad_json", "the body is not a JSON object%s%s", ret->doc ? "" : ": ",
+            ret->doc ? "" : where.text);
+    rc = parse_parameters(ret, err);
     if (!rc && ret->id)
         request_use_body_id(r, ret->id);
     return rc;
+}
+
+int infer_bind(struct infer *in, const struct graph *g, bool is_image_model, struct error *err) {
+    int rc;
+
+    if (g->n_inputs > INFER_MAX_PORTS)
+        return error_set(err, -EOPNOTSUPP, "the model has more than %d inputs", INFER_MAX_PORTS);
+    in->n_in = g->n_inputs;
+    if (in->is_raw)
+        return parse_raw(g, in, err);
+    rc = parse_inputs(in, g, is_image_model, err);
+    return rc ? rc : parse_outputs(in, g, err);
 }

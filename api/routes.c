@@ -11,6 +11,10 @@ const struct route *const route_files[] = {
     models_routes,
     openapi_routes,
     page_routes,
+    v2_infer_routes,
+    v2_repository_routes,
+    v2_routes,
+    v2_stats_routes,
     variants_routes,
 };
 const size_t route_files_size = sizeof(route_files) / sizeof(route_files[0]);

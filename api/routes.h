@@ -14,5 +14,9 @@ extern const struct route models_routes[];
 extern const struct route openapi_routes[];
 extern const struct route page_routes[];
 extern const struct route variants_routes[];
+extern const struct route v2_infer_routes[];
+extern const struct route v2_repository_routes[];
+extern const struct route v2_routes[];
+extern const struct route v2_stats_routes[];
 
 #endif

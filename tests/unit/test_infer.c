@@ -37,7 +37,7 @@ static int parse(const struct graph *g, const void *body, size_t size, const cha
         r->header[r->n_headers++] = (struct http_field){"inference-header-content-length", ihcl};
     infer_init(in);
     error_clear(err);
-    return infer_parse(r, g, false, in, err);
+    return infer_open(r, in, err) ?: infer_bind(in, g, false, err);
 }
 
 #define GOOD_N "{\"name\":\"n\",\"shape\":[2],\"datatype\":\"INT64\",\"data\":[7,-8]}"

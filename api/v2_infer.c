@@ -1,0 +1,278 @@
+/* POST /v2/models/{m}[/versions/{n}]/infer.
+ *
+ *   loop: variant resolved, JSON cut (no number read), work submitted       ┐ a large body, or a variant that
+ *   slot: prepare: tensors scanned → plan runs → finish: reply written      │ is not in memory, takes the
+ * first loop: reply sent                                                        ┘ step on a pool thread
+ * instead
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <uv.h>
+
+#include "api/api.h"
+#include "api/infer_reply.h"
+#include "api/infer_request.h"
+#include "api/routes.h"
+#include "api/target.h"
+#include "base/cleanup.h"
+#include "daemon/judge.h"
+#include "daemon/scheduler.h"
+
+/* Cutting is a search for brackets: about 20 us for this much. */
+#define OPEN_ON_LOOP_MAX ((size_t)128 << 10)
+
+struct infer_call {
+    struct sched_work work; /* first: the scheduler's pointer is the call's */
+    struct request *r;
+    struct target target;
+    struct infer in;
+    uint64_t open_ns;
+    uv_work_t pool;
+    struct error err;
+};
+
+static uint64_t now_ns(void) {
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static void release(struct request *r) {
+    struct infer_call *c = r->state;
+
+    if (!c)
+        return;
+    infer_done(&c->in);
+    target_done(&c->target);
+    free(c);
+    r->state = NULL;
+}
+
+/* ---- on the slot ---- */
+
+static int prepare(struct sched_work *w, struct tensor *in, struct error *err) {
+    struct infer_call *c = (struct infer_call *)w;
+    const struct graph *g = net_graph(w->resident->net);
+    unsigned most = target_max_batch(&c->target);
+    int rc = infer_bind(&c->in, g, false, err);
+
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < c->in.n_in; i++) {
+        if (target_is_batched(&c->target) && c->in.in[i].shape.dim[0] > (int64_t)most)
+            return error_set(err, -EINVAL,
+                "input '%s' has a batch of %lld, the model's limits.max_batch is %u",
+                g->values[g->inputs[i]].name, (long long)c->in.in[i].shape.dim[0], most);
+        in[i] = c->in.in[i];
+    }
+    return 0;
+}
+
+static unsigned items_of(const struct infer_call *c) {
+    return c->in.n_in && c->in.in[0].shape.rank > 0 ? (unsigned)c->in.in[0].shape.dim[0] : 1;
+}
+
+static void count(struct infer_call *c, unsigned status, uint64_t encode_ns) {
+    const struct sched_timing *t = &c->work.timing;
+    struct judge_sample s = {.status = status, .batch = t->batch, .items = items_of(c)};
+
+    s.ns[STAGE_QUEUE] = t->queue_ns;
+    s.ns[STAGE_DECODE] = t->decode_ns + c->open_ns;
+    s.ns[STAGE_INFER] = t->infer_ns;
+    s.ns[STAGE_ENCODE] = encode_ns;
+    s.ns[STAGE_TOTAL] = now_ns() - c->r->body_ns;
+    judge_add(c->r->api->judge, c->target.key, &s);
+}
+
+static void fail(struct infer_call *c, const struct error *err) {
+    reply_header(c->r->reply, "Bonsai-Variant", "%s", c->target.variant_name);
+    count(c, error_row_of(err)->status, 0);
+    request_complete(c->r, err);
+}
+
+/* Borrowed names of the model's labels; *ret is malloc'd, NULL: none. */
+static size_t labels_of(const struct infer_call *c, const char ***ret) {
+    const json_t *labels = json_object_get(c->target.model, "labels");
+    size_t n = json_array_size(labels);
+    const char **list = n ? malloc(n * sizeof(*list)) : NULL;
+
+    for (size_t i = 0; list && i < n; i++)
+        list[i] = json_string_value(json_array_get(labels, i)) ?: "";
+    *ret = list;
+    return list ? n : 0;
+}
+
+static int write_reply(struct infer_call *c, const struct tensor *out, struct error *err) {
+    _cleanup_(freep) const char **labels = NULL;
+    struct infer_answer a = {.model = c->target.model_name,
+        .version = c->target.version,
+        .graph = net_graph(c->work.resident->net),
+        .out = out};
+
+    a.n_labels = labels_of(c, &labels);
+    a.labels = labels;
+    return infer_reply(&c->in, &a, c->r->reply, err);
+}
+
+static void finish(struct sched_work *w, const struct tensor *out, size_t n_out, const struct error *failed) {
+    struct infer_call *c = (struct infer_call *)w;
+    struct reply *p = c->r->reply;
+    struct error err = {0};
+    uint64_t begin = now_ns(), encode_ns;
+
+    (void)n_out;
+    if (failed) {
+        fail(c, failed);
+        return;
+    }
+    if (write_reply(c, out, &err)) {
+        fail(c, &err);
+        return;
+    }
+    encode_ns = now_ns() - begin;
+    p->timing = (struct reply_timing){(double)w->timing.queue_ns / 1e6,
+        (double)(w->timing.decode_ns + c->open_ns) / 1e6, (double)w->timing.infer_ns / 1e6,
+        (double)encode_ns / 1e6};
+    reply_header(p, "Bonsai-Variant", "%s", c->target.variant_name);
+    count(c, 200, encode_ns);
+    request_complete(c->r, NULL);
+}
+
+/* ---- before ---- */
+
+static void on_gone(struct request *r) {
+    struct infer_call *c = r->state;
+
+    scheduler_cancel(r->api->scheduler, &c->work);
+}
+
+static void set_limits(struct infer_call *c) {
+    const json_t *limits = json_object_get(c->target.model, "limits");
+    uint64_t timeout_us = c->in.timeout_us;
+
+    if (!timeout_us)
+        timeout_us = (uint64_t)json_integer_value(json_object_get(limits, "timeout_ms")) * 1000;
+    c->work.deadline_ns = timeout_us ? c->r->body_ns + timeout_us * 1000 : 0;
+    c->work.priority = c->in.priority;
+    c->work.queue_limit = (unsigned)json_integer_value(json_object_get(limits, "queue"));
+    c->work.max_batch = target_is_batched(&c->target) ? target_max_batch(&c->target) : 0;
+    c->work.prepare = prepare;
+    c->work.finish = finish;
+}
+
+static int open_body(struct infer_call *c, struct error *err) {
+    uint64_t begin = now_ns();
+    int rc = infer_open(c->r, &c->in, err);
+
+    c->open_ns = now_ns() - begin;
+    return rc;
+}
+
+/* Takes the resident. Afterwards the call belongs to finish(), unless an error comes back. */
+static int submit(struct infer_call *c, struct resident *resident, struct error *err) {
+    int rc;
+
+    c->work.resident = resident;
+    set_limits(c);
+    rc = scheduler_submit(c->r->api->scheduler, &c->work, err);
+    if (rc)
+        resident_unref(resident);
+    return rc;
+}
+
+static void pool_work(uv_work_t *work) {
+    struct infer_call *c = work->data;
+    struct resident *resident = NULL;
+    int rc = c->in.doc || c->in.is_raw ? 0 : open_body(c, &c->err);
+
+    if (!rc)
+        rc = residency_acquire(c->r->api->residency, c->target.key, true, &resident, &c->err);
+    if (!rc && atomic_load(&c->r->is_gone)) {
+        resident_unref(resident);
+        rc = error_set(&c->err, -ECANCELED, "the client has gone");
+    } else if (!rc) {
+        rc = submit(c, resident, &c->err);
+    }
+    if (rc)
+        fail(c, &c->err);
+}
+
+/* uv_queue_work wants one; the call may be gone by now. */
+static void pool_done(uv_work_t *work, int status) {
+    (void)work;
+    (void)status;
+}
+
+static int post_infer(struct request *r, struct reply *p, struct error *err) {
+    struct infer_call *c = calloc(1, sizeof(*c));
+    struct resident *resident;
+    int rc;
+
+    (void)p;
+    if (!c)
+        return error_oom(err);
+    infer_init(&c->in);
+    c->r = r;
+    r->state = c;
+    r->release = release;
+    rc = target_find(r, &c->target, err);
+    if (!rc && r->body_size <= OPEN_ON_LOOP_MAX)
+        rc = open_body(c, err);
+    if (rc)
+        return rc;
+    r->on_gone = on_gone;
+    resident = residency_get(r->api->residency, c->target.key);
+    if (resident && r->body_size <= OPEN_ON_LOOP_MAX) {
+        rc = submit(c, resident, err);
+        return rc ? rc : REQUEST_PENDING;
+    }
+    resident_unref(resident);
+    c->pool.data = c;
+    rc = uv_queue_work(r->api->loop, &c->pool, pool_work, pool_done);
+    return rc ? error_set(err, -EAGAIN, "too many requests wait") : REQUEST_PENDING;
+}
+
+static int check_target(struct request *r, struct reply *p, struct error *err) {
+    _cleanup_(target_done) struct target t = {0};
+
+    (void)p;
+    return target_find(r, &t, err);
+}
+
+const struct route v2_infer_routes[] = {
+    {.method = HTTP_POST,
+        .path = "/v2/models/{model}/infer",
+        .scope = SCOPE_INFER,
+        .body = BODY_MEMORY,
+        .limit = LIMIT_JSON,
+        .in_drain = true,
+        .check = check_target,
+        .handle = post_infer,
+        .query = {{"top", QUERY_UINT, 1, 1000, NULL, "How many classes a picture's reply has (5)."},
+            {"outputs", QUERY_BOOL, 0, 0, NULL, "false leaves the tensors out of a picture's reply."}},
+        .id = "infer",
+        .summary =
+            "Runs a model (its route decides the variant), or model~variant: tensors as JSON, binary or raw, or a picture.",
+        .statuses = "200 404 422 501 504 507",
+        .consumes = "application/json, application/octet-stream, image/jpeg, image/png",
+        .produces = "application/json, application/octet-stream"},
+    {.method = HTTP_POST,
+        .path = "/v2/models/{model}/versions/{version}/infer",
+        .scope = SCOPE_INFER,
+        .body = BODY_MEMORY,
+        .limit = LIMIT_JSON,
+        .in_drain = true,
+        .check = check_target,
+        .handle = post_infer,
+        .query = {{"top", QUERY_UINT, 1, 1000, NULL, "How many classes a picture's reply has (5)."},
+            {"outputs", QUERY_BOOL, 0, 0, NULL, "false leaves the tensors out of a picture's reply."}},
+        .id = "inferVersion",
+        .summary = "Runs one variant, by its number.",
+        .statuses = "200 404 422 501 504 507",
+        .consumes = "application/json, application/octet-stream, image/jpeg, image/png",
+        .produces = "application/json, application/octet-stream"},
+    {0},
+};
