@@ -9,7 +9,6 @@
 
 struct auth;
 struct judge;
-struct metrics;
 struct store;
 struct residency;
 struct scheduler;
@@ -37,14 +36,14 @@ struct api {
     struct scheduler *scheduler;
     struct jobs *jobs;
     struct judge *judge;
-    struct metrics *metrics;
     atomic_bool is_ready; /* start-up loads are done */
     atomic_bool is_draining;
     uint64_t started_ns;      /* CLOCK_MONOTONIC */
     void (*drain)(void *ctx); /* begins the orderly end, from the loop */
     void *drain_ctx;
     atomic_uint n_streams, n_uploads, n_connections;
-    atomic_uint_fast64_t body_bytes; /* in memory now */
+    atomic_uint_fast64_t body_bytes;   /* in memory now */
+    atomic_uint_fast64_t n_answers[6]; /* by class of status: [2] is 2xx */
 };
 
 #endif

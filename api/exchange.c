@@ -71,9 +71,12 @@ struct exchange *exchange_free(struct exchange *x) {
     return NULL;
 }
 
+/* Every reply comes by here, once. */
 static void add_common_headers(struct exchange *x) {
     const struct reply_timing *t = &x->reply.timing;
+    unsigned class = x->reply.status / 100;
 
+    atomic_fetch_add(&x->env->api->n_answers[class < 6 ? class : 0], 1);
     reply_header(&x->reply, "Request-Id", "%s", x->req.id);
     if (x->cors_origin) {
         reply_header(&x->reply, "Access-Control-Allow-Origin", "%s", x->cors_origin);

@@ -12,13 +12,34 @@
 #include "api/metric.h"
 #include "api/routes.h"
 #include "base/cleanup.h"
+#include "daemon/judge.h"
+#include "daemon/models.h"
+#include "daemon/residency.h"
+#include "daemon/scheduler.h"
 
-static const char *const stage_names[] = {"queue", "decode", "infer", "encode", "total"};
+#define LABELS_MAX 320
 
-static void series_labels(const struct metric_series *s, char *labels, size_t size) {
-    labels[0] = 0;
-    metric_label(labels, size, "model", s->model);
-    metric_label(labels, size, "variant", s->variant);
+/* Calls fn for every variant with its document, labels and statistics. */
+typedef void variant_fn(struct metric_writer *w, const struct api *api, const json_t *variant,
+    const char *key, const char *labels);
+
+static void each_variant(const struct api *api, struct metric_writer *w, variant_fn *fn) {
+    json_t *all = api->store ? store_list(api->store, STORE_VARIANT, NULL) : NULL, *v;
+    size_t i;
+
+    json_array_foreach(all, i, v) {
+        const char *model = json_string_value(json_object_get(v, "model"));
+        const char *name = json_string_value(json_object_get(v, "name"));
+        char labels[LABELS_MAX] = "", key[2 * NAME_MAX_SIZE];
+
+        if (!model || !name)
+            continue;
+        variant_key(model, (int)json_integer_value(json_object_get(v, "number")), key, sizeof(key));
+        metric_label(labels, sizeof(labels), "model", model);
+        metric_label(labels, sizeof(labels), "variant", name);
+        fn(w, api, v, key, labels);
+    }
+    json_decref(all);
 }
 
 static void collect_build_info(const struct api *api, struct metric_writer *w) {
@@ -48,42 +69,155 @@ static void collect_body_bytes(const struct api *api, struct metric_writer *w) {
 static void collect_http(const struct api *api, struct metric_writer *w) {
     for (unsigned i = 1; i <= 5; i++) {
         char labels[32];
-        uint64_t n;
 
         snprintf(labels, sizeof(labels), "code=\"%uxx\"", i);
-        metrics_get_http(api->metrics, i, &n);
-        metric_sample(w, labels, (double)n);
+        metric_sample(w, labels, (double)atomic_load(&api->n_answers[i]));
+    }
+}
+
+static void requests_of(struct metric_writer *w, const struct api *api, const json_t *variant,
+    const char *key, const char *labels) {
+    struct judge_stats s;
+
+    (void)variant;
+    judge_get(api->judge, key, &s);
+    for (size_t k = 0; k < JUDGE_CODES && s.code[k].n; k++) {
+        char all[LABELS_MAX], code[16];
+
+        snprintf(all, sizeof(all), "%s", labels);
+        snprintf(code, sizeof(code), "%u", s.code[k].status);
+        metric_label(all, sizeof(all), "code", code);
+        metric_sample(w, all, (double)s.code[k].n);
     }
 }
 
 static void collect_requests(const struct api *api, struct metric_writer *w) {
-    struct metric_series s;
+    each_variant(api, w, requests_of);
+}
 
-    for (size_t i = 0; metrics_get(api->metrics, i, &s); i++)
-        for (size_t k = 0; k < sizeof(s.codes) / sizeof(s.codes[0]) && s.codes[k].n; k++) {
-            char labels[256], code[16];
+static void durations_of(struct metric_writer *w, const struct api *api, const json_t *variant,
+    const char *key, const char *labels) {
+    struct judge_stats s;
 
-            series_labels(&s, labels, sizeof(labels));
-            snprintf(code, sizeof(code), "%u", s.codes[k].status);
-            metric_label(labels, sizeof(labels), "code", code);
-            metric_sample(w, labels, (double)s.codes[k].n);
-        }
+    (void)variant;
+    judge_get(api->judge, key, &s);
+    for (size_t k = 0; k < STAGE_COUNT; k++) {
+        uint64_t counts[JUDGE_BUCKETS], sum = 0;
+        char all[LABELS_MAX];
+
+        for (size_t b = 0; b < JUDGE_BUCKETS; b++)
+            counts[b] = sum += s.stage[k].count[b];
+        snprintf(all, sizeof(all), "%s", labels);
+        metric_label(all, sizeof(all), "stage", judge_stage_names[k]);
+        /* the judge's last bucket is the one without an edge */
+        metric_histogram(
+            w, all, judge_edges, counts, JUDGE_BUCKETS - 1, sum, (double)s.stage[k].sum_ns / 1e9);
+    }
 }
 
 static void collect_durations(const struct api *api, struct metric_writer *w) {
-    struct metric_series s;
+    each_variant(api, w, durations_of);
+}
 
-    for (size_t i = 0; metrics_get(api->metrics, i, &s); i++)
-        for (size_t k = 0; k < STAGE_COUNT_S; k++) {
-            uint64_t counts[METRIC_BUCKETS], sum = 0;
-            char labels[256];
+static void batches_of(struct metric_writer *w, const struct api *api, const json_t *variant, const char *key,
+    const char *labels) {
+    struct judge_stats s;
 
-            for (size_t b = 0; b < METRIC_BUCKETS; b++)
-                counts[b] = sum += s.stage[k].bucket[b];
-            series_labels(&s, labels, sizeof(labels));
-            metric_label(labels, sizeof(labels), "stage", stage_names[k]);
-            metric_histogram(w, labels, metric_bounds, counts, METRIC_BUCKETS, s.stage[k].n, s.stage[k].sum);
+    (void)variant;
+    judge_get(api->judge, key, &s);
+    metric_sample(w, labels, (double)s.n_executed);
+}
+
+static void collect_executions(const struct api *api, struct metric_writer *w) {
+    each_variant(api, w, batches_of);
+}
+
+static void items_of(struct metric_writer *w, const struct api *api, const json_t *variant, const char *key,
+    const char *labels) {
+    struct judge_stats s;
+
+    (void)variant;
+    judge_get(api->judge, key, &s);
+    metric_sample(w, labels, (double)s.n_items);
+}
+
+static void collect_items(const struct api *api, struct metric_writer *w) {
+    each_variant(api, w, items_of);
+}
+
+static void waiting_of(struct metric_writer *w, const struct api *api, const json_t *variant, const char *key,
+    const char *labels) {
+    (void)variant;
+    metric_sample(w, labels, (double)scheduler_waiting_for(api->scheduler, key));
+}
+
+static void collect_waiting(const struct api *api, struct metric_writer *w) {
+    each_variant(api, w, waiting_of);
+}
+
+static void resident_of(struct metric_writer *w, const struct api *api, const json_t *variant,
+    const char *key, const char *labels) {
+    char reason[RESIDENCY_REASON_MAX];
+    uint64_t bytes = 0;
+
+    (void)variant;
+    residency_state(api->residency, key, &bytes, reason);
+    metric_sample(w, labels, (double)bytes);
+}
+
+static void collect_resident_bytes(const struct api *api, struct metric_writer *w) {
+    each_variant(api, w, resident_of);
+}
+
+static void accuracy_of(struct metric_writer *w, const struct api *api, const json_t *variant,
+    const char *key, const char *labels) {
+    const json_t *accuracy = json_object_get(json_object_get(variant, "evaluation"), "accuracy");
+
+    (void)api;
+    (void)key;
+    if (json_is_number(accuracy))
+        metric_sample(w, labels, json_number_value(accuracy));
+}
+
+static void collect_accuracy(const struct api *api, struct metric_writer *w) {
+    each_variant(api, w, accuracy_of);
+}
+
+static void collect_memory_used(const struct api *api, struct metric_writer *w) {
+    uint64_t used = 0, budget = 0;
+
+    if (api->residency)
+        residency_count(api->residency, &used, &budget);
+    metric_sample(w, NULL, (double)used);
+}
+
+static void collect_memory_budget(const struct api *api, struct metric_writer *w) {
+    uint64_t used = 0, budget = 0;
+
+    if (api->residency)
+        residency_count(api->residency, &used, &budget);
+    metric_sample(w, NULL, (double)budget);
+}
+
+static void collect_jobs(const struct api *api, struct metric_writer *w) {
+    static const char *const states[] = {
+        "queued", "running", "succeeded", "failed", "cancelled", "interrupted"};
+    json_t *all = api->store ? store_list(api->store, STORE_JOB, NULL) : NULL, *j;
+    size_t i;
+
+    for (size_t k = 0; k < sizeof(states) / sizeof(states[0]); k++) {
+        char labels[64] = "";
+        double n = 0;
+
+        json_array_foreach(all, i, j) {
+            const char *state = json_string_value(json_object_get(j, "state"));
+
+            n += state && !strcmp(state, states[k]);
         }
+        metric_label(labels, sizeof(labels), "state", states[k]);
+        metric_sample(w, labels, n);
+    }
+    json_decref(all);
 }
 
 /* ---- the process (proc(5)) ---- */
@@ -155,11 +289,21 @@ const struct metric metric_table[] = {
     {"bonsai_build_info", METRIC_GAUGE, "Version of the daemon.", collect_build_info},
     {"bonsai_connections", METRIC_GAUGE, "Open connections.", collect_connections},
     {"bonsai_event_streams", METRIC_GAUGE, "Open event streams.", collect_streams},
+    {"bonsai_executions", METRIC_COUNTER, "Runs of a variant; one serves a whole batch.", collect_executions},
     {"bonsai_http_requests", METRIC_COUNTER, "HTTP requests answered, by class of status.", collect_http},
+    {"bonsai_inferences", METRIC_COUNTER, "Items inferred; over executions it is the mean batch size.",
+        collect_items},
+    {"bonsai_jobs", METRIC_GAUGE, "Jobs known, by state.", collect_jobs},
+    {"bonsai_memory_budget_bytes", METRIC_GAUGE, "Memory that variants may take.", collect_memory_budget},
+    {"bonsai_memory_used_bytes", METRIC_GAUGE, "Memory that variants take.", collect_memory_used},
+    {"bonsai_queue_length", METRIC_GAUGE, "Inference requests that wait for a slot.", collect_waiting},
     {"bonsai_request_duration_seconds", METRIC_HISTOGRAM, "Time of inference requests by stage.",
         collect_durations},
     {"bonsai_requests", METRIC_COUNTER, "Inference requests answered, by status.", collect_requests},
     {"bonsai_uploads", METRIC_GAUGE, "Uploads under way.", collect_uploads},
+    {"bonsai_variant_accuracy_ratio", METRIC_GAUGE, "Accuracy of the variant's last evaluation.",
+        collect_accuracy},
+    {"bonsai_variant_resident_bytes", METRIC_GAUGE, "Memory that the variant takes.", collect_resident_bytes},
     {"process_cpu_seconds", METRIC_COUNTER, "User and system CPU time.", collect_cpu},
     {"process_max_fds", METRIC_GAUGE, "Limit of open file descriptors.", collect_max_fds},
     {"process_open_fds", METRIC_GAUGE, "Open file descriptors.", collect_open_fds},

@@ -14,47 +14,47 @@ static char *render(const struct api *api, bool is_openmetrics) {
     return buf_take(&b);
 }
 
-static void test_counts_and_buckets(void **state) {
-    struct api api = {.metrics = metrics_new()};
-    const struct reply_timing t = {0.01, 0.2, 0.05, 0.001};
-    struct metric_series s;
+static void observe(const struct api *api, struct metric_writer *w) {
+    static const double bounds[] = {0.5, 1};
+    static const uint64_t counts[] = {1, 3};
+
+    (void)api;
+    metric_histogram(w, "a=\"b\"", bounds, counts, 2, 4, 9.5);
+}
+
+static void test_answers_are_counted_by_class(void **state) {
+    struct api api = {0};
     char *text;
 
     (void)state;
-    metrics_count(api.metrics, "m", "original", 200, &t, 0.3);
-    metrics_count(api.metrics, "m", "original", 200, &t, 70000);
-    metrics_count(api.metrics, "m", "original", 504, &t, 5);
-    metrics_count(api.metrics, "m", "int8", 200, &t, 1);
-    metrics_count_http(api.metrics, 404);
+    atomic_store(&api.n_answers[4], 7);
     text = render(&api, false);
-    assert_non_null(strstr(text, "# TYPE bonsai_requests_total counter\n"));
-    assert_non_null(strstr(text, "bonsai_requests_total{model=\"m\",variant=\"original\",code=\"200\"} 2\n"));
-    assert_non_null(strstr(text, "bonsai_requests_total{model=\"m\",variant=\"original\",code=\"504\"} 1\n"));
-    assert_non_null(strstr(text, "bonsai_http_requests_total{code=\"4xx\"} 1\n"));
-    assert_non_null(strstr(text,
-        "bonsai_request_duration_seconds_bucket{model=\"m\",variant=\"original\",stage=\"infer\",le=\"5e-05\"} 2\n"));
-    assert_non_null(strstr(text, "stage=\"total\",le=\"30\"} 1\n"));
-    assert_non_null(strstr(text, "stage=\"total\",le=\"+Inf\"} 2\n"));
+    assert_non_null(strstr(text, "# TYPE bonsai_http_requests_total counter\n"));
+    assert_non_null(strstr(text, "bonsai_http_requests_total{code=\"4xx\"} 7\n"));
     free(text);
-    assert_true(metrics_find(api.metrics, "m", "original", &s));
-    assert_int_equal(s.fail_n, 1);
-    metrics_forget(api.metrics, "m", "int8");
-    assert_false(metrics_find(api.metrics, "m", "int8", &s));
-    assert_true(metrics_find(api.metrics, "m", "original", &s));
-    metrics_forget(api.metrics, "m", NULL);
-    assert_false(metrics_get(api.metrics, 0, &s));
-    metrics_free(api.metrics);
+}
+
+static void test_histograms_are_cumulative_and_end_at_infinity(void **state) {
+    static const struct metric row = {"h", METRIC_HISTOGRAM, "A histogram.", observe};
+    struct buf b;
+
+    (void)state;
+    buf_init(&b, 1000);
+    assert_int_equal(metric_render_row(&row, NULL, false, &b), 0);
+    assert_string_equal(b.data, "# HELP h A histogram.\n# TYPE h histogram\nh_bucket{a=\"b\",le=\"0.5\"} 1\n"
+                                "h_bucket{a=\"b\",le=\"1\"} 3\nh_bucket{a=\"b\",le=\"+Inf\"} 4\n"
+                                "h_sum{a=\"b\"} 9.5\nh_count{a=\"b\"} 4\n");
+    buf_done(&b);
 }
 
 static void test_openmetrics_ends_and_names_counters_without_suffix(void **state) {
-    struct api api = {.metrics = metrics_new()};
+    struct api api = {0};
     char *text = render(&api, true);
 
     (void)state;
     assert_non_null(strstr(text, "# TYPE process_cpu_seconds counter\nprocess_cpu_seconds_total "));
     assert_string_equal(text + strlen(text) - 6, "# EOF\n");
     free(text);
-    metrics_free(api.metrics);
 }
 
 static void test_labels_are_escaped(void **state) {
@@ -78,7 +78,8 @@ static void test_table_is_sorted_and_documented(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_counts_and_buckets),
+        cmocka_unit_test(test_answers_are_counted_by_class),
+        cmocka_unit_test(test_histograms_are_cumulative_and_end_at_infinity),
         cmocka_unit_test(test_openmetrics_ends_and_names_counters_without_suffix),
         cmocka_unit_test(test_labels_are_escaped),
         cmocka_unit_test(test_table_is_sorted_and_documented),
