@@ -163,7 +163,7 @@ static int put_tensor(struct buf *json, struct buf *binary, const struct infer_w
 
 static int put_outputs(struct buf *json, struct buf *binary, const struct infer *in,
     const struct infer_answer *a, struct error *err) {
-    int rc = buf_puts(json, ",\"outputs\":[");
+    int rc = buf_puts(json, "[");
 
     for (size_t i = 0; !rc && i < in->n_want; i++) {
         const struct infer_want *w = &in->want[i];
@@ -182,13 +182,33 @@ static int put_outputs(struct buf *json, struct buf *binary, const struct infer 
     return rc ? error_oom(err) : 0;
 }
 
-static int put_classes(struct buf *json, const struct infer_answer *a, struct error *err) {
+static int put_class(struct buf *json, const struct infer_class *c, bool is_first,
+    const struct infer_answer *a, struct error *err) {
+    const char *label = c->index < a->n_labels ? a->labels[c->index] : NULL;
+    float score = (float)c->score;
+    int rc = buf_printf(json, "%s{\"index\":%zu,\"label\":", is_first ? "" : ",", c->index);
+    size_t at;
+
+    rc = rc ?: label ? infer_put_string(json, label) : buf_puts(json, "null");
+    rc = rc ?: buf_puts(json, ",\"score\":");
+    at = json->size;
+    rc = rc ?: tensor_json_write(json, DT_F32, &score, 1, err);
+    if (rc)
+        return rc;
+    memmove(json->data + at, json->data + at + 1, json->size - at - 2); /* the number without its brackets */
+    json->size -= 2;
+    return buf_puts(json, "}");
+}
+
+int infer_write_classes(struct buf *json, const struct infer_answer *a, struct error *err) {
     const struct tensor *t = &a->out[0];
     _cleanup_(freep) float *scores = NULL;
     _cleanup_(freep) struct infer_class *best = NULL;
     size_t rows, members, n;
     int rc;
 
+    if (!a->has_classes)
+        return buf_puts(json, "null") ? error_oom(err) : 0;
     class_rows(t, &rows, &members);
     scores = calloc(members + 1, sizeof(*scores));
     best = calloc((size_t)a->top + 1, sizeof(*best));
@@ -199,27 +219,34 @@ static int put_classes(struct buf *json, const struct infer_answer *a, struct er
     else
         infer_softmax(t->data, members, scores);
     n = infer_top(scores, members, a->top, best);
-    rc = buf_puts(json, ",\"classes\":[");
-    for (size_t i = 0; !rc && i < n; i++) {
-        float score = (float)best[i].score;
-        const char *label = best[i].index < a->n_labels ? a->labels[best[i].index] : NULL;
-
-        rc = buf_printf(json, "%s{\"index\":%zu,\"label\":", i ? "," : "", best[i].index);
-        rc = rc ?: label ? infer_put_string(json, label) : buf_puts(json, "null");
-        rc = rc ?: buf_puts(json, ",\"score\":");
-        rc = rc ?: tensor_json_write(json, DT_F32, &score, 1, err);
-        if (!rc) { /* the number without its brackets */
-            size_t at = json->size - 1;
-
-            while (json->data[at] != '[')
-                at--;
-            memmove(json->data + at, json->data + at + 1, json->size - at - 2);
-            json->size -= 2;
-            rc = buf_puts(json, "}");
-        }
-    }
+    rc = buf_puts(json, "[");
+    for (size_t i = 0; !rc && i < n; i++)
+        rc = put_class(json, &best[i], !i, a, err);
     rc = rc ?: buf_puts(json, "]");
     return rc ? error_oom(err) : 0;
+}
+
+int infer_write_outputs(
+    struct buf *json, const struct infer *in, const struct infer_answer *a, struct error *err) {
+    _cleanup_(buf_done) struct buf binary;
+    int rc;
+
+    buf_init(&binary, INFER_REPLY_MAX);
+    rc = put_outputs(json, &binary, in, a, err);
+    if (!rc && binary.size)
+        rc = error_set(err, -EINVAL, "binary outputs cannot be part of this reply");
+    return rc;
+}
+
+size_t infer_labels(const json_t *model, const char ***ret) {
+    const json_t *labels = json_object_get(model, "labels");
+    size_t n = json_array_size(labels);
+    const char **list = n ? malloc(n * sizeof(*list)) : NULL;
+
+    for (size_t i = 0; list && i < n; i++)
+        list[i] = json_string_value(json_array_get(labels, i)) ?: "";
+    *ret = list;
+    return list ? n : 0;
 }
 
 /* Triton's order of keys: id, model_name, model_version, outputs. */
@@ -229,7 +256,7 @@ static int put_head(struct buf *json, const struct infer *in, const struct infer
     if (!rc && in->id)
         rc = buf_puts(json, "\"id\":") ?: infer_put_string(json, in->id) ?: buf_puts(json, ",");
     return rc ?: buf_puts(json, "\"model_name\":") ?: infer_put_string(json, a->model) ?:
-                 buf_printf(json, ",\"model_version\":\"%s\"", a->version);
+                 buf_printf(json, ",\"model_version\":\"%s\",\"outputs\":", a->version);
 }
 
 int infer_reply(const struct infer *in, const struct infer_answer *a, struct reply *p, struct error *err) {
@@ -244,8 +271,8 @@ int infer_reply(const struct infer *in, const struct infer_answer *a, struct rep
     for (size_t i = 0; i < in->n_want; i++)
         has_binary |= in->want[i].is_binary;
     rc = put_head(&json, in, a) ? error_oom(err) : put_outputs(&json, &binary, in, a, err);
-    if (!rc && a->has_classes)
-        rc = put_classes(&json, a, err);
+    if (!rc && a->wants_classes)
+        rc = buf_puts(&json, ",\"classes\":") ? error_oom(err) : infer_write_classes(&json, a, err);
     if (!rc && buf_puts(&json, "}"))
         rc = error_oom(err);
     json_size = json.size;

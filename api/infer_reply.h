@@ -15,13 +15,22 @@ struct infer_answer {
     const struct tensor *out;  /* all of the graph's outputs, LAYOUT_PLAIN, data filled */
     const char *const *labels; /* n_labels names or NULL */
     size_t n_labels;
-    bool has_classes; /* a picture's reply: `classes` of output 0, row 0 */
-    bool is_softmax;  /* the graph ends in one: scores are taken as they are */
+    bool wants_classes; /* a picture's reply: `classes` of output 0, row 0; null when there are none */
+    bool has_classes;   /* output 0 is a classifier's */
+    bool is_softmax;    /* the graph ends in one: scores are taken as they are */
     unsigned top;
 };
 
 /* Fills p (200). Errors: bad_request for outputs that have no JSON form. */
 int infer_reply(const struct infer *in, const struct infer_answer *a, struct reply *p, struct error *err);
+
+/* The arrays alone, for other documents: outputs (none of them binary) and classes ("null" if none). */
+int infer_write_outputs(
+    struct buf *json, const struct infer *in, const struct infer_answer *a, struct error *err);
+int infer_write_classes(struct buf *json, const struct infer_answer *a, struct error *err);
+
+/* Borrowed names of a model's `labels`; *ret is malloc'd, NULL: none. Returns their number. */
+size_t infer_labels(const json_t *model, const char ***ret);
 
 struct infer_class {
     size_t index;

@@ -12,8 +12,7 @@
 #include <uv.h>
 
 #include "api/api.h"
-#include "api/infer_reply.h"
-#include "api/infer_request.h"
+#include "api/picture.h"
 #include "api/routes.h"
 #include "api/target.h"
 #include "base/cleanup.h"
@@ -28,6 +27,7 @@ struct infer_call {
     struct request *r;
     struct target target;
     struct infer in;
+    bool is_picture, is_open;
     uint64_t open_ns;
     uv_work_t pool;
     struct error err;
@@ -57,7 +57,7 @@ static int prepare(struct sched_work *w, struct tensor *in, struct error *err) {
     struct infer_call *c = (struct infer_call *)w;
     const struct graph *g = net_graph(w->resident->net);
     unsigned most = target_max_batch(&c->target);
-    int rc = infer_bind(&c->in, g, false, err);
+    int rc = picture_bind(c->r, c->target.model, g, &c->in, err);
 
     if (rc)
         return rc;
@@ -84,6 +84,8 @@ static void count(struct infer_call *c, unsigned status, uint64_t encode_ns) {
     s.ns[STAGE_INFER] = t->infer_ns;
     s.ns[STAGE_ENCODE] = encode_ns;
     s.ns[STAGE_TOTAL] = now_ns() - c->r->body_ns;
+    if (t->is_first)
+        judge_executed(c->r->api->judge, c->target.key, t->batch);
     judge_add(c->r->api->judge, c->target.key, &s);
 }
 
@@ -93,18 +95,6 @@ static void fail(struct infer_call *c, const struct error *err) {
     request_complete(c->r, err);
 }
 
-/* Borrowed names of the model's labels; *ret is malloc'd, NULL: none. */
-static size_t labels_of(const struct infer_call *c, const char ***ret) {
-    const json_t *labels = json_object_get(c->target.model, "labels");
-    size_t n = json_array_size(labels);
-    const char **list = n ? malloc(n * sizeof(*list)) : NULL;
-
-    for (size_t i = 0; list && i < n; i++)
-        list[i] = json_string_value(json_array_get(labels, i)) ?: "";
-    *ret = list;
-    return list ? n : 0;
-}
-
 static int write_reply(struct infer_call *c, const struct tensor *out, struct error *err) {
     _cleanup_(freep) const char **labels = NULL;
     struct infer_answer a = {.model = c->target.model_name,
@@ -112,8 +102,11 @@ static int write_reply(struct infer_call *c, const struct tensor *out, struct er
         .graph = net_graph(c->work.resident->net),
         .out = out};
 
-    a.n_labels = labels_of(c, &labels);
+    a.n_labels = infer_labels(c->target.model, &labels);
     a.labels = labels;
+    a.top = (unsigned)request_query_uint(c->r, "top", 0);
+    a.wants_classes = c->is_picture;
+    picture_describe(a.graph, out, &a);
     return infer_reply(&c->in, &a, c->r->reply, err);
 }
 
@@ -165,8 +158,9 @@ static void set_limits(struct infer_call *c) {
 
 static int open_body(struct infer_call *c, struct error *err) {
     uint64_t begin = now_ns();
-    int rc = infer_open(c->r, &c->in, err);
+    int rc = c->is_picture ? 0 : infer_open(c->r, &c->in, err);
 
+    c->is_open = true;
     c->open_ns = now_ns() - begin;
     return rc;
 }
@@ -186,7 +180,7 @@ static int submit(struct infer_call *c, struct resident *resident, struct error 
 static void pool_work(uv_work_t *work) {
     struct infer_call *c = work->data;
     struct resident *resident = NULL;
-    int rc = c->in.doc || c->in.is_raw ? 0 : open_body(c, &c->err);
+    int rc = c->is_open ? 0 : open_body(c, &c->err);
 
     if (!rc)
         rc = residency_acquire(c->r->api->residency, c->target.key, true, &resident, &c->err);
@@ -216,16 +210,17 @@ static int post_infer(struct request *r, struct reply *p, struct error *err) {
         return error_oom(err);
     infer_init(&c->in);
     c->r = r;
+    c->is_picture = infer_is_picture(r);
     r->state = c;
     r->release = release;
     rc = target_find(r, &c->target, err);
-    if (!rc && r->body_size <= OPEN_ON_LOOP_MAX)
+    if (!rc && (c->is_picture || r->body_size <= OPEN_ON_LOOP_MAX))
         rc = open_body(c, err);
     if (rc)
         return rc;
     r->on_gone = on_gone;
     resident = residency_get(r->api->residency, c->target.key);
-    if (resident && r->body_size <= OPEN_ON_LOOP_MAX) {
+    if (resident && c->is_open) {
         rc = submit(c, resident, err);
         return rc ? rc : REQUEST_PENDING;
     }

@@ -18,6 +18,7 @@ struct slot;
 struct sched_timing {
     uint64_t queue_ns, decode_ns, infer_ns;
     unsigned batch; /* how many items (first dimension) ran together */
+    bool is_first;  /* of the works that this execution served: count it once */
 };
 
 #define SCHED_MAX_IO 64

@@ -267,6 +267,7 @@ static void run_group(struct slot *s, struct sched_work *const *w, size_t n) {
 
         w[k]->timing.infer_ns = spent;
         w[k]->timing.batch = (unsigned)total;
+        w[k]->timing.is_first = k == 0;
         for (size_t i = 0; r == 0 && i < n_out; i++) {
             own[i] = out[i];
             if (has_rows) {

@@ -256,7 +256,7 @@ static void test_reply_in_json_and_binary(void **state) {
 
     in.n_want = 0;
     y[2] = 2;
-    a.has_classes = true;
+    a.wants_classes = a.has_classes = true;
     a.is_softmax = true;
     a.top = 2;
     assert_int_equal(infer_reply(&in, &a, &p, &err), 0);
