@@ -82,19 +82,25 @@ static json_t *result_json(const json_t *variant, const json_t *parent, const js
         "latency", json_object_get(variant, "latency"), "layers", json_object_get(done, "layers"));
 }
 
-static int publish(struct jobs *j, const json_t *job, json_t *parent, json_t *variant, const json_t *done,
-    struct error *err) {
+static int publish(struct jobs *j, const json_t *job, const char *path, json_t *parent, json_t *variant,
+    const json_t *done, struct error *err) {
     const char *model = json_string_value(json_object_get(job, "model")),
                *id = json_string_value(json_object_get(job, "id"));
     const json_t *requirement = json_object_get(json_object_get(job, "request"), "require");
     char key[NAME_MAX_SIZE + 16], parent_key[NAME_MAX_SIZE + 16];
+    char digest[DIGEST_MAX];
     struct error unmet = {0};
     json_t *m = NULL, *more;
+    uint64_t bytes;
     bool ok, keeps;
     int number, r;
 
     store_lock(j->store);
-    r = models_take_number(j->store, model, &number, &m, err);
+    /* once more, under the lock: no document named the file until now, and another's removal may have taken
+     * it */
+    r = store_blob_keep_path(j->store, path, digest, &bytes, err);
+    if (r == 0)
+        r = models_take_number(j->store, model, &number, &m, err);
     if (r < 0) {
         store_unlock(j->store);
         return r;
@@ -144,7 +150,7 @@ int job_finish_compress(struct jobs *j, json_t *job, const char *path, json_t *d
             json_object_set(variant, "evaluation", json_object_get(found, "evaluation"));
             json_object_set(variant, "latency", json_object_get(found, "latency"));
         }
-        r = publish(j, job, judged, variant, done, err);
+        r = publish(j, job, path, judged, variant, done, err);
     }
     store_blob_release(j->store, digest); /* no effect once the variant names it */
     json_decref(parent);

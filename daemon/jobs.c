@@ -93,7 +93,13 @@ int job_set_state(struct jobs *j, const char *id, enum job_state to, const json_
         store_unlock(j->store);
         return error_set(err, -ENOENT, "there is no job '%.40s'", id);
     }
-    assert(allowed[job_state_of(old)][to]);
+    if (!allowed[job_state_of(old)][to]) { /* another was faster: a cancelled job must not start */
+        r = error_code(err, -EEXIST, "job_finished", "the job is %s and cannot become %s",
+            job_state_names[job_state_of(old)], job_state_names[to]);
+        store_unlock(j->store);
+        json_decref(old);
+        return r;
+    }
     doc = json_copy(old);
     if (more)
         json_object_update(doc, (json_t *)(uintptr_t)more);

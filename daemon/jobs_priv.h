@@ -27,7 +27,7 @@ bool job_is_final(const json_t *doc);
 enum job_state job_state_of(const json_t *doc);
 
 /* The only function that changes a state. `more` (may be NULL): members to set besides; `changes`: applied in
- * the same transaction. Asserts that the transition is in the table. */
+ * the same transaction. -EEXIST (job_finished) when the table has no such transition. */
 int job_set_state(struct jobs *j, const char *id, enum job_state to, const json_t *more,
     struct store_change *changes, size_t n_changes, struct error *err);
 void job_event(struct jobs *j, const char *id, const char *type, json_t *data); /* takes data */

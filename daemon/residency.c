@@ -33,6 +33,7 @@ struct residency {
 
 struct resident_usage {
     _Atomic unsigned refs;
+    struct resident *next; /* of those taken out of the table, to be let go outside the lock */
 };
 
 const char *variant_state_name(enum variant_state s) {
@@ -152,19 +153,29 @@ static bool is_evictable(struct residency *r, const struct entry *e) {
     return ok;
 }
 
-static void evict_locked(struct entry *e) {
-    struct resident *gone = e->resident;
-
+/* Adds it to *gone: freeing many megabytes under the lock would hold up the requests that look for others. */
+static void evict_locked(struct entry *e, struct resident **gone) {
+    e->resident->usage->next = *gone;
+    *gone = e->resident;
     e->resident = NULL;
     e->state = VARIANT_UNLOADED;
-    resident_unref(gone);
+}
+
+static void let_go(struct resident *gone) {
+    while (gone) {
+        struct resident *next = gone->usage->next;
+
+        resident_unref(gone);
+        gone = next;
+    }
 }
 
 /* Least recently used first, only if that is enough; nothing changes otherwise. */
-static bool make_room_locked(struct residency *r, uint64_t needed, uint64_t *ret_available) {
+static bool make_room_locked(
+    struct residency *r, uint64_t needed, bool may_evict, uint64_t *ret_available, struct resident **gone) {
     uint64_t used = used_locked(r), free_bytes = r->budget > used ? r->budget - used : 0, could = free_bytes;
 
-    for (struct entry *e = r->first; e; e = e->next)
+    for (struct entry *e = r->first; may_evict && e; e = e->next)
         if (is_evictable(r, e))
             could += net_bytes_total(e->resident->net, r->slots);
     *ret_available = could;
@@ -179,7 +190,7 @@ static bool make_room_locked(struct residency *r, uint64_t needed, uint64_t *ret
         if (!oldest)
             return false;
         free_bytes += net_bytes_total(oldest->resident->net, r->slots);
-        evict_locked(oldest);
+        evict_locked(oldest, gone);
     }
     return true;
 }
@@ -246,45 +257,46 @@ static int load_net(
     return 0;
 }
 
-static void set_state(struct residency *r, struct entry *e, enum variant_state state, struct resident *x,
-    const struct error *why) {
-    struct resident *old;
-
-    pthread_mutex_lock(&r->lock);
-    old = e->resident;
+static void set_state_locked(struct residency *r, struct entry *e, enum variant_state state,
+    struct resident *x, const struct error *why) {
     e->resident = x;
     e->state = state;
     e->used_ns = now_ns();
     snprintf(e->reason, sizeof(e->reason), "%.255s", why ? why->text : "");
     pthread_cond_broadcast(&r->changed);
-    pthread_mutex_unlock(&r->lock);
-    resident_unref(old);
 }
 
-/* The load itself, with the entry in LOADING; room was made for `estimate`. */
-static int load_entry(struct residency *r, struct entry *e, const json_t *doc, uint64_t *ret_needed,
-    uint64_t *ret_available, struct error *err) {
+static void set_state(
+    struct residency *r, struct entry *e, enum variant_state state, const struct error *why) {
+    pthread_mutex_lock(&r->lock);
+    set_state_locked(r, e, state, NULL, why);
+    pthread_mutex_unlock(&r->lock);
+}
+
+/* The load itself, with the entry in LOADING, which is nobody else's meanwhile. Room is made and taken under
+ * one lock: two loads at once cannot both count on the same bytes. */
+static int load_entry(struct residency *r, struct entry *e, const json_t *doc, bool may_evict,
+    uint64_t *ret_needed, uint64_t *ret_available, struct error *err) {
+    struct resident *x = NULL, *gone = NULL;
     struct error why = {0};
-    struct resident *x = NULL;
     uint64_t available = 0;
     bool fits;
     int k = load_net(r, doc, e->key, &x, &why);
 
     if (k < 0) {
-        set_state(r, e, VARIANT_FAILED, NULL, &why);
+        set_state(r, e, VARIANT_FAILED, &why);
         return error_copy(err, &why);
     }
     pthread_mutex_lock(&r->lock);
-    fits = make_room_locked(r, x->bytes, &available);
+    fits = make_room_locked(r, x->bytes, may_evict, &available, &gone);
+    set_state_locked(r, e, fits ? VARIANT_READY : VARIANT_UNLOADED, fits ? x : NULL, NULL);
     pthread_mutex_unlock(&r->lock);
-    if (fits) {
-        set_state(r, e, VARIANT_READY, x, NULL);
+    let_go(gone);
+    if (fits)
         return 0;
-    }
     *ret_needed = x->bytes;
     *ret_available = available;
     resident_unref(x);
-    set_state(r, e, VARIANT_UNLOADED, NULL, NULL);
     return error_code(err, -ENOSPC, "memory_budget",
         "loading needs %llu bytes, %llu can be had within the memory budget", (unsigned long long)*ret_needed,
         (unsigned long long)available);
@@ -321,7 +333,7 @@ static int mark_unloaded(struct residency *r, const char *key, bool is_unloaded,
     return e;
 }
 
-int residency_load(struct residency *r, const char *key, bool is_request, uint64_t *ret_needed,
+static int load(struct residency *r, const char *key, bool is_request, bool may_evict, uint64_t *ret_needed,
     uint64_t *ret_available, struct error *err) {
     uint64_t needed = 0, available = 0;
     json_t *doc = store_get(r->store, STORE_VARIANT, key);
@@ -347,13 +359,18 @@ int residency_load(struct residency *r, const char *key, bool is_request, uint64
     }
     e->state = VARIANT_LOADING;
     pthread_mutex_unlock(&r->lock);
-    k = load_entry(r, e, doc, &needed, &available, err);
+    k = load_entry(r, e, doc, may_evict, &needed, &available, err);
     json_decref(doc);
     if (ret_needed)
         *ret_needed = needed;
     if (ret_available)
         *ret_available = available;
     return k;
+}
+
+int residency_load(struct residency *r, const char *key, bool is_request, uint64_t *ret_needed,
+    uint64_t *ret_available, struct error *err) {
+    return load(r, key, is_request, true, ret_needed, ret_available, err);
 }
 
 int residency_unload(struct residency *r, const char *key, bool is_request, struct error *err) {
@@ -429,18 +446,29 @@ int residency_acquire(
     return *ret ? 0 : error_code(err, -EAGAIN, "not_loaded", "the variant went out of memory again");
 }
 
-void residency_restore(struct residency *r) {
-    json_t *list = store_list(r->store, STORE_VARIANT, NULL), *v;
+/* Loads the variants that were not unloaded by request: originals (which are routed) or the others. */
+static void restore(struct residency *r, const json_t *list, bool originals) {
+    json_t *v;
     size_t i;
 
     json_array_foreach(list, i, v) {
         char key[NAME_MAX_SIZE + 16];
 
+        if ((json_integer_value(json_object_get(v, "number")) == 1) != originals)
+            continue;
         variant_key(json_string_value(json_object_get(v, "model")),
             (int)json_integer_value(json_object_get(v, "number")), key, sizeof(key));
         if (!json_is_true(json_object_get(v, "is_unloaded")))
-            residency_load(r, key, false, NULL, NULL, NULL); /* a failure stays visible in the state */
+            load(r, key, false, false, NULL, NULL, NULL); /* a failure stays visible in the state */
     }
+}
+
+/* What does not fit beside those before it stays out: loading one in the place of another gives nothing. */
+void residency_restore(struct residency *r) {
+    json_t *list = store_list(r->store, STORE_VARIANT, NULL);
+
+    restore(r, list, true);
+    restore(r, list, false);
     json_decref(list);
     __atomic_store_n(&r->is_restored, true, __ATOMIC_RELEASE);
 }

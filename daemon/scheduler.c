@@ -156,6 +156,8 @@ static void *sweep_thread(void *arg) {
             w->next = late;
             late = w;
         }
+        if (late && !s->n_busy && !s->first)
+            pthread_cond_broadcast(&s->idle);
         pthread_mutex_unlock(&s->lock);
         while (late) {
             struct sched_work *next = late->next;
@@ -290,6 +292,8 @@ void scheduler_cancel(struct scheduler *s, struct sched_work *w) {
         }
     if (!was_waiting)
         atomic_store(&w->is_cancelled, true);
+    else if (!s->n_busy && !s->first)
+        pthread_cond_broadcast(&s->idle);
     pthread_mutex_unlock(&s->lock);
     if (was_waiting)
         refuse(w, -ECANCELED, "cancelled", "the client has gone");

@@ -13,6 +13,9 @@
 
 #include "base/buf.h"
 
+/* A worker that reads nothing for so long hangs. */
+#define SEND_MS 5000
+
 extern char **environ;
 
 struct spawn {
@@ -73,6 +76,7 @@ int spawn_start(const char *program, struct spawn **ret, struct error *err) {
         free(s);
         return error_set(err, r, "the worker cannot be started: %s", strerrordesc_np(-r));
     }
+    (void)fcntl(in[1], F_SETFL, O_NONBLOCK); /* this end only; the worker's reads block */
     s->to = in[1];
     s->from = out[0];
     buf_init(&s->in, SPAWN_LINE_MAX);
@@ -103,13 +107,15 @@ int spawn_send(struct spawn *s, const json_t *line) {
     size = strlen(text);
     text[size++] = '\n'; /* in place of the final zero */
     while (at < size) {
+        struct pollfd p = {.fd = s->to, .events = POLLOUT};
         ssize_t n = write(s->to, text + at, size - at);
 
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
+        if (n >= 0)
+            at += (size_t)n;
+        else if (errno == EAGAIN && poll(&p, 1, SEND_MS) == 0)
+            return -ETIMEDOUT; /* it does not read: the caller ends it */
+        else if (errno != EAGAIN && errno != EINTR)
             return -errno;
-        at += (size_t)n;
     }
     return 0;
 }
