@@ -12,6 +12,7 @@
 #include "api/metric.h"
 #include "api/routes.h"
 #include "base/cleanup.h"
+#include "daemon/jobs.h"
 #include "daemon/judge.h"
 #include "daemon/models.h"
 #include "daemon/residency.h"
@@ -200,24 +201,16 @@ static void collect_memory_budget(const struct api *api, struct metric_writer *w
 }
 
 static void collect_jobs(const struct api *api, struct metric_writer *w) {
-    static const char *const states[] = {
-        "queued", "running", "succeeded", "failed", "cancelled", "interrupted"};
-    json_t *all = api->store ? store_list(api->store, STORE_JOB, NULL) : NULL, *j;
-    size_t i;
+    unsigned n[JOB_STATES] = {0};
 
-    for (size_t k = 0; k < sizeof(states) / sizeof(states[0]); k++) {
+    if (api->jobs)
+        jobs_count(api->jobs, n);
+    for (int i = 0; i < JOB_STATES; i++) {
         char labels[64] = "";
-        double n = 0;
 
-        json_array_foreach(all, i, j) {
-            const char *state = json_string_value(json_object_get(j, "state"));
-
-            n += state && !strcmp(state, states[k]);
-        }
-        metric_label(labels, sizeof(labels), "state", states[k]);
-        metric_sample(w, labels, n);
+        metric_label(labels, sizeof(labels), "state", job_state_names[i]);
+        metric_sample(w, labels, n[i]);
     }
-    json_decref(all);
 }
 
 /* ---- the process (proc(5)) ---- */

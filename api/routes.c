@@ -2,6 +2,7 @@
 
 /* Every file that answers requests. A file's rows stand at its end. */
 const struct route *const route_files[] = {
+    compare_routes,
     comparison_routes,
     datasets_routes,
     events_routes,
@@ -11,6 +12,7 @@ const struct route *const route_files[] = {
     models_routes,
     openapi_routes,
     page_routes,
+    system_routes,
     v2_infer_routes,
     v2_repository_routes,
     v2_routes,

@@ -4,6 +4,7 @@
 
 #include "api/route.h"
 
+extern const struct route compare_routes[];
 extern const struct route comparison_routes[];
 extern const struct route datasets_routes[];
 extern const struct route events_routes[];
@@ -14,6 +15,7 @@ extern const struct route models_routes[];
 extern const struct route openapi_routes[];
 extern const struct route page_routes[];
 extern const struct route variants_routes[];
+extern const struct route system_routes[];
 extern const struct route v2_infer_routes[];
 extern const struct route v2_repository_routes[];
 extern const struct route v2_routes[];

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "api/events.h"
@@ -105,6 +106,7 @@ static int open_parts(struct app *a, struct error *err) {
 
 static void fill_api(struct app *a) {
     const struct config *c = &a->config;
+    struct timespec now;
 
     a->api.limits = (struct api_limits){
         .model_bytes = (uint64_t)c->max_model_bytes,
@@ -118,6 +120,8 @@ static void fill_api(struct app *a) {
         .picture_pixels = (uint64_t)c->max_picture_megapixels * 1000000u,
     };
     a->api.loop = &a->loop;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    a->api.started_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
     a->api.store = a->store;
     a->api.residency = a->residency;
     a->api.scheduler = a->scheduler;
