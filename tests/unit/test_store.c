@@ -233,7 +233,7 @@ static void test_a_model_with_variants_goes_only_by_cascade(void **state) {
 
 /* --- kill -9 --- */
 
-#define KILLS 100
+#define KILLS 40
 
 /* What the child says when an operation was acknowledged, and before one that takes something away. */
 struct said {
@@ -307,7 +307,7 @@ static void test_a_kill_at_any_moment_loses_nothing_acknowledged(void **state) {
     (void)state;
     state_dir_make(dir);
     for (int k = 0; k < KILLS; k++) {
-        int fds[2], target = 1 + rand_r(&seed) % 60, n = 0;
+        int fds[2], target = 1 + rand_r(&seed) % 30, n = 0;
         struct said x;
         struct store *s;
         pid_t pid;
