@@ -5,7 +5,7 @@
 
 static const struct column columns[] = {
     {"MODEL", "name", CELL_TEXT},
-    {"VARIANTS", "variants", CELL_COUNT},
+    {"VARIANTS", "n_variants", CELL_COUNT},
     {"FILE", "bytes", CELL_BYTES},
     {"PARAMETERS", "parameters", CELL_COUNT},
     {"MACS", "macs", CELL_COUNT},

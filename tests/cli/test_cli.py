@@ -93,7 +93,7 @@ class CliTest(unittest.TestCase):
         return done.stdout
 
     def test_models_are_a_table_and_json_is_the_servers_own(self):
-        document = {"items": [{"name": "lenet", "variants": ["original", "s"], "bytes": 524288, "parameters": 61706,
+        document = {"items": [{"name": "lenet", "n_variants": 2, "bytes": 524288, "parameters": 61706,
                                "macs": 429128, "created": "2026-11-24T10:00:00.123Z"}], "next_cursor": None}
         self.server.replies["GET /api/v1/models"] = (200, document)
         self.assertEqual(self.bonsai("models").splitlines()[1].split(),
