@@ -29,7 +29,6 @@ struct infer_call {
     struct infer in;
     bool is_picture, is_open;
     uint64_t open_ns;
-    uv_work_t pool;
     struct error err;
 };
 
@@ -194,10 +193,23 @@ static void pool_work(uv_work_t *work) {
         fail(c, &c->err);
 }
 
-/* uv_queue_work wants one; the call may be gone by now. */
 static void pool_done(uv_work_t *work, int status) {
-    (void)work;
     (void)status;
+    free(work);
+}
+
+/* The call may be answered and gone before libuv is through with its work: the two live apart. */
+static int start_pool(struct infer_call *c, struct error *err) {
+    uv_work_t *work = calloc(1, sizeof(*work));
+
+    if (!work)
+        return error_oom(err);
+    work->data = c;
+    if (uv_queue_work(c->r->api->loop, work, pool_work, pool_done)) {
+        free(work);
+        return error_set(err, -EAGAIN, "too many requests wait");
+    }
+    return REQUEST_PENDING;
 }
 
 static int post_infer(struct request *r, struct reply *p, struct error *err) {
@@ -225,9 +237,7 @@ static int post_infer(struct request *r, struct reply *p, struct error *err) {
         return rc ? rc : REQUEST_PENDING;
     }
     resident_unref(resident);
-    c->pool.data = c;
-    rc = uv_queue_work(r->api->loop, &c->pool, pool_work, pool_done);
-    return rc ? error_set(err, -EAGAIN, "too many requests wait") : REQUEST_PENDING;
+    return start_pool(c, err);
 }
 
 static int check_target(struct request *r, struct reply *p, struct error *err) {
