@@ -244,25 +244,78 @@ static const struct kernel *const conv_kernels[] = {
     &kernel_depthwise_s8,
 };
 
+static struct conv_case random_case(uint32_t *rng) {
+    struct conv_case k = {
+        .n = 1 + next_random(rng) % 2,
+        .h = 1 + next_random(rng) % 20,
+        .w = 1 + next_random(rng) % 40,
+        .kh = 1 + next_random(rng) % 5,
+        .kw = 1 + next_random(rng) % 5,
+        .stride = 1 + next_random(rng) % 3,
+        .dilation = 1 + next_random(rng) % 4 / 3,
+        .pad = next_random(rng) % 3,
+        .groups = 1,
+        .per_channel = next_random(rng) % 2,
+        .is_float_out = next_random(rng) % 8 == 0,
+        .has_bias = next_random(rng) % 4 > 0,
+    };
+    bool depthwise = next_random(rng) % 3 == 0;
+
+    k.c = k.oc = 1 + next_random(rng) % 150;
+    if (depthwise)
+        k.groups = k.c;
+    else
+        k.oc = 1 + next_random(rng) % 100;
+    k.unsigned_weights = !k.per_channel && next_random(rng) % 4 == 0;
+    while (k.h + 2 * k.pad < (k.kh - 1) * k.dilation + 1)
+        k.h += 4;
+    while (k.w + 2 * k.pad < (k.kw - 1) * k.dilation + 1)
+        k.w += 4;
+    return k;
+}
+
+static void check_conv(const struct conv_case *k, size_t number) {
+    for (size_t j = 0; j < sizeof(conv_kernels) / sizeof(conv_kernels[0]); j++) {
+        struct fixture f;
+        size_t size;
+        void *want, *got;
+
+        fixture_init(&f, k);
+        want = formula(&f, k, &size);
+        got = run_kernel(&f, conv_kernels[j], NULL, size, 1);
+        if (got && memcmp(got, want, size) != 0)
+            fail_msg(
+                "case %zu, kernel %s: n %d c %d %dx%d oc %d kernel %dx%d stride %d dilation %d pad %d groups %d",
+                number, conv_kernels[j]->name, (int)k->n, (int)k->c, (int)k->h, (int)k->w, (int)k->oc,
+                (int)k->kh, (int)k->kw, (int)k->stride, (int)k->dilation, (int)k->pad, (int)k->groups);
+        if (conv_kernels[j] == &kernel_conv_s8_plain && !got)
+            fail_msg(
+                "case %zu: plain C does not take it, c %d groups %d kernel %dx%d float %d unsigned %d channel %d oc %d n %d h %d w %d s %d d %d p %d",
+                number, (int)k->c, (int)k->groups, (int)k->kh, (int)k->kw, k->is_float_out,
+                k->unsigned_weights, k->per_channel, (int)k->oc, (int)k->n, (int)k->h, (int)k->w,
+                (int)k->stride, (int)k->dilation, (int)k->pad);
+        free(want);
+        free(got);
+        fixture_done(&f);
+    }
+}
+
 static void test_convolutions_give_the_bytes_of_the_formula(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof(conv_cases) / sizeof(conv_cases[0]); i++)
-        for (size_t j = 0; j < sizeof(conv_kernels) / sizeof(conv_kernels[0]); j++) {
-            struct fixture f;
-            size_t size;
-            void *want, *got;
+        check_conv(&conv_cases[i], i);
+}
 
-            fixture_init(&f, &conv_cases[i]);
-            want = formula(&f, &conv_cases[i], &size);
-            got = run_kernel(&f, conv_kernels[j], NULL, size, 1);
-            if (got && memcmp(got, want, size) != 0)
-                fail_msg("case %zu, kernel %s", i, conv_kernels[j]->name);
-            if (conv_kernels[j] == &kernel_conv_s8_plain)
-                assert_non_null(got);
-            free(want);
-            free(got);
-            fixture_done(&f);
-        }
+static void test_random_convolutions_give_the_bytes_of_the_formula(void **state) {
+    const char *draws = getenv("RANDOM_DRAWS");
+    uint32_t rng = SEED;
+
+    (void)state;
+    for (size_t i = 0; i < (draws ? strtoul(draws, NULL, 10) : 40); i++) {
+        struct conv_case k = random_case(&rng);
+
+        check_conv(&k, i);
+    }
 }
 
 static void test_parts_of_threads_give_the_same_bytes(void **state) {
@@ -304,6 +357,7 @@ static void test_hidden_features_hide_kernels(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_convolutions_give_the_bytes_of_the_formula),
+        cmocka_unit_test(test_random_convolutions_give_the_bytes_of_the_formula),
         cmocka_unit_test(test_parts_of_threads_give_the_same_bytes),
         cmocka_unit_test(test_hidden_features_hide_kernels),
     };
