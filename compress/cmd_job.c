@@ -71,13 +71,16 @@ static void collect_paths(const json_t *job, struct paths *p) {
 
 static int run_job(json_t *job, struct job_io *io, json_t **ret, struct error *err) {
     const struct job_kind *kind = kind_of(job);
+    const json_t *limit = json_object_get(json_object_get(job, "limits"), "memory_bytes");
     struct paths paths = {0};
     int r;
 
     if (!kind)
         return error_set(err, -EOPNOTSUPP, "this worker has no jobs of that kind");
     collect_paths(job, &paths);
-    r = sandbox_enter(paths.read, paths.write, err);
+    r = sandbox_limit_memory((uint64_t)json_integer_value(limit), err);
+    if (r == 0)
+        r = sandbox_enter(paths.read, paths.write, err);
     if (r == 0)
         r = job_io_listen(io, err);
     return r < 0 ? r : kind->run(job, io, ret, err);
@@ -93,7 +96,7 @@ static int run(int argc, char **argv) {
     if (argc != 1)
         return command_usage(&command_job);
     job_io_init(&io, 1);
-    r = sandbox_enter_early(0, &err);
+    r = sandbox_enter_early(&err);
     if (r == 0)
         r = job_io_read(&job, &err);
     if (r == 0)

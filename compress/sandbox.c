@@ -29,10 +29,9 @@ static int set_limit(int what, rlim_t value, struct error *err) {
     return setrlimit((__rlimit_resource_t)what, &l) < 0 ? error_errno(err, "a resource limit") : 0;
 }
 
-int sandbox_enter_early(uint64_t memory_bytes, struct error *err) {
+int sandbox_enter_early(struct error *err) {
     struct sched_param none = {0};
     pid_t parent = getppid();
-    int r;
 
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return error_errno(err, "prctl");
@@ -42,10 +41,11 @@ int sandbox_enter_early(uint64_t memory_bytes, struct error *err) {
     /* yielding is a courtesy: a system that refuses it is no reason not to work */
     if (nice(19) < 0 || sched_setscheduler(0, SCHED_BATCH, &none) < 0)
         errno = 0;
-    r = set_limit(RLIMIT_CORE, 0, err);
-    if (r == 0 && memory_bytes)
-        r = set_limit(RLIMIT_AS, memory_bytes, err);
-    return r;
+    return set_limit(RLIMIT_CORE, 0, err);
+}
+
+int sandbox_limit_memory(uint64_t bytes, struct error *err) {
+    return bytes ? set_limit(RLIMIT_AS, bytes, err) : 0;
 }
 
 #define READ_RIGHTS (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)

@@ -9,8 +9,11 @@
 
 #include "base/error.h"
 
-/* Once, before any thread is started. memory_bytes 0: no limit. */
-int sandbox_enter_early(uint64_t memory_bytes, struct error *err);
+/* Once, before any thread is started. */
+int sandbox_enter_early(struct error *err);
+
+/* Address space from here on; 0: as it is. */
+int sandbox_limit_memory(uint64_t bytes, struct error *err);
 
 /* When the job is known: `read` and `write`, NULL-terminated, are files or folders (write: folders) it may
  * use; then the system calls are closed. */

@@ -295,6 +295,8 @@ int job_request_for_worker(struct store *s, const json_t *doc, const char *kind,
         "parent_digest", json_object_get(parent, "digest"));
     if (json_object_get(body, "recipe"))
         json_object_set(request, "recipe", json_object_get(body, "recipe"));
+    if (json_object_get(body, "limits"))
+        json_object_set(request, "limits", json_object_get(body, "limits"));
     set_model_members(model, request);
     json_decref(model);
     json_decref(parent);
