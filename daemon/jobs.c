@@ -47,11 +47,15 @@ bool job_is_final(const json_t *doc) {
     return s == JOB_SUCCEEDED || s == JOB_FAILED || s == JOB_CANCELLED;
 }
 
+/* Kept and told under one lock: listeners get the ids in their order, whichever threads they come from. */
 void job_event(struct jobs *j, const char *id, const char *type, json_t *data) {
-    int64_t n = store_event_add(j->store, id, type, data);
+    int64_t n;
 
+    store_lock(j->store);
+    n = store_event_add(j->store, id, type, data);
     if (n > 0 && j->listener)
         j->listener(j->listener_ctx, id, n, type, data);
+    store_unlock(j->store);
     json_decref(data);
 }
 
@@ -108,15 +112,15 @@ int job_set_state(struct jobs *j, const char *id, enum job_state to, const json_
         all[i] = changes[i];
     all[n_changes] = (struct store_change){STORE_JOB, id, doc};
     r = store_apply(j->store, all, n_changes + 1, err);
-    store_unlock(j->store);
     if (r == 0) {
         job_event(j, id, "state", json_pack("{s:s, s:s}", "job", id, "state", job_state_names[to]));
         if (job_is_final(doc))
             job_event(j, id, "done", jobs_get(j, id));
-        pthread_mutex_lock(&j->lock);
-        pthread_cond_broadcast(&j->changed);
-        pthread_mutex_unlock(&j->lock);
     }
+    store_unlock(j->store);
+    pthread_mutex_lock(&j->lock);
+    pthread_cond_broadcast(&j->changed);
+    pthread_mutex_unlock(&j->lock);
     json_decref(old);
     json_decref(doc);
     return r;
@@ -233,12 +237,13 @@ int jobs_create(struct jobs *j, const json_t *body, json_t **ret, struct error *
     r = job_request_check(j->store, body, &again, err); /* the name may have gone while the worker looked */
     if (r == 0)
         r = store_apply(j->store, &(struct store_change){STORE_JOB, id, doc}, 1, err);
+    if (r == 0) /* before the runner can see the job and say that it runs */
+        job_event(j, id, "state", json_pack("{s:s, s:s}", "job", id, "state", "queued"));
     store_unlock(j->store);
     json_decref(doc);
     json_decref(again);
     if (r < 0)
         return r;
-    job_event(j, id, "state", json_pack("{s:s, s:s}", "job", id, "state", "queued"));
     pthread_mutex_lock(&j->lock);
     pthread_cond_broadcast(&j->changed);
     pthread_mutex_unlock(&j->lock);

@@ -62,7 +62,7 @@ void jobs_count(struct jobs *j, unsigned ret[static JOB_STATES]);
 void jobs_cancel_model(struct jobs *j, const char *model);
 
 /* Tells the listener of every new event of any job: the event is in the store already. Called on any thread,
- * briefly. */
+ * briefly, in the order of the ids, with the store's lock held. */
 typedef void jobs_listener_fn(void *ctx, const char *job, int64_t id, const char *type, const json_t *data);
 void jobs_listen(struct jobs *j, jobs_listener_fn *fn, void *ctx);
 

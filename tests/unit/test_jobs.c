@@ -225,6 +225,10 @@ static void test_a_result_becomes_the_next_variant(void **state) {
         assert_true(json_integer_value(json_object_get(e, "id")) > before);
         before = json_integer_value(json_object_get(e, "id"));
     }
+    e = json_object_get(json_array_get(events, 0), "data");
+    assert_string_equal(json_string_value(json_object_get(e, "state")), "queued");
+    e = json_array_get(events, json_array_size(events) - 1);
+    assert_string_equal(json_string_value(json_object_get(e, "type")), "done");
     json_decref(events);
     json_decref(job);
     json_decref(v);

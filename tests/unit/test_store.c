@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "tests/unit/state_dir.h"
 
@@ -97,6 +98,33 @@ static void test_event_ids_rise_across_restarts(void **state) {
     assert_int_equal(json_array_size(list), 0);
     json_decref(list);
     json_decref(data);
+    store_free(s);
+    state_dir_remove(dir);
+}
+
+static void test_idempotency_keys_are_forgotten_after_a_day(void **state) {
+    json_int_t now = (json_int_t)time(NULL);
+    json_t *old = json_pack("{s:I}", "at", now - 25 * 3600),
+           *young = json_pack("{s:I}", "at", now - 23 * 3600), *doc;
+    char dir[64];
+    struct store *s;
+
+    (void)state;
+    state_dir_make(dir);
+    s = state_dir_open(dir);
+    assert_int_equal(
+        store_apply(s,
+            (struct store_change[]){{STORE_IDEMPOTENCY, "old", old}, {STORE_IDEMPOTENCY, "young", young}}, 2,
+            NULL),
+        0);
+    json_decref(old);
+    json_decref(young);
+    store_free(s);
+    s = state_dir_open(dir);
+    assert_null(store_get(s, STORE_IDEMPOTENCY, "old"));
+    doc = store_get(s, STORE_IDEMPOTENCY, "young");
+    assert_non_null(doc);
+    json_decref(doc);
     store_free(s);
     state_dir_remove(dir);
 }
@@ -350,6 +378,7 @@ int main(void) {
         cmocka_unit_test(test_a_folder_has_one_daemon),
         cmocka_unit_test(test_documents_survive_and_changes_go_together),
         cmocka_unit_test(test_event_ids_rise_across_restarts),
+        cmocka_unit_test(test_idempotency_keys_are_forgotten_after_a_day),
         cmocka_unit_test(test_files_without_a_document_are_swept),
         cmocka_unit_test(test_content_shared_by_two_models_stays_with_the_second),
         cmocka_unit_test(test_numbers_are_never_used_twice),
