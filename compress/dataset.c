@@ -3,6 +3,7 @@
 #include <archive.h>
 #include <archive_entry.h>
 #include <errno.h>
+#include <locale.h>
 #include <openssl/evp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -365,12 +366,25 @@ static int finish(struct import *m, int out, json_t **ret, struct error *err) {
     return *ret ? 0 : error_oom(err);
 }
 
+/* libarchive converts UTF-8 names by the thread's locale and refuses what that cannot hold. */
+static locale_t use_utf8(void) {
+    locale_t utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
+
+    if (utf8)
+        uselocale(utf8);
+    return utf8;
+}
+
 int dataset_import(int in, int out, const struct dataset_options *o, const struct progress *p, json_t **ret,
     struct error *err) {
     _cleanup_(import_done) struct import m = {.o = o, .kind = o->format};
+    locale_t before = uselocale((locale_t)0), utf8 = use_utf8();
     int r = pack_writer_new(out, &m.w, err);
 
     if (r == 0)
         r = read_archive(&m, in, p, err);
+    uselocale(before);
+    if (utf8)
+        freelocale(utf8);
     return r < 0 ? r : finish(&m, out, ret, err);
 }
