@@ -23,9 +23,13 @@ show() {
     "$@"
 }
 
+# a program that was built anew since shows as "… (deleted)"
 is_running() {
-    [ -f "$demo/pid" ] && kill -0 "$(cat "$demo/pid")" 2>/dev/null &&
-        [ "$(readlink "/proc/$(cat "$demo/pid")/exe" 2>/dev/null)" = "$build/bonsaid" ]
+    [ -f "$demo/pid" ] && kill -0 "$(cat "$demo/pid")" 2>/dev/null || return 1
+    case $(readlink "/proc/$(cat "$demo/pid")/exe" 2>/dev/null) in
+    "$build/bonsaid" | "$build/bonsaid (deleted)") return 0 ;;
+    *) return 1 ;;
+    esac
 }
 
 stop() {
