@@ -222,7 +222,7 @@ static int get_model(struct request *r, struct reply *p, struct error *err) {
 static int delete_model(struct request *r, struct reply *p, struct error *err) {
     const char *name = request_param(r, "model");
     bool cascade = request_query_bool(r, "cascade", false);
-    json_auto_t *doc = NULL, *variants = NULL;
+    json_auto_t *doc = NULL;
     int e = find_model(r, &doc, err);
 
     if (e == 0 && !cascade)

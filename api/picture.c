@@ -72,13 +72,14 @@ static int bind_picture(const struct request *r, const json_t *model, const stru
 /* [N,C,H,W] or [N,H,W,C] pixels, of any height and width. */
 static int convert_pixels(const json_t *model, const struct graph *g, struct infer *in, struct error *err) {
     const struct tensor pixels = in->in[0];
-    _cleanup_(freep) void *owned = TAKE(in->owned[0]);
+    _cleanup_(freep) void *owned = TAKE(in->owned[0]); /* the pixels live until they are converted */
     struct preprocess p;
     size_t item = 0;
     bool is_planes;
     int64_t h, w, c;
     int rc = find_preprocess(model, g, &p, err);
 
+    (void)owned;
     if (rc)
         return rc;
     is_planes = p.layout == PREPROCESS_NCHW;

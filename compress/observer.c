@@ -9,18 +9,33 @@ void observer_init(struct observer *o) {
     *o = (struct observer){0};
 }
 
-void observer_range(struct observer *o, const float *x, int64_t n) {
-    float low = o->low, high = o->high;
+#define LANES 16
 
-    for (int64_t i = 0; i < n; i++) {
-        low = x[i] < low ? x[i] : low;
-        high = x[i] > high ? x[i] : high;
+void observer_range(struct observer *o, const float *x, int64_t n) {
+    float low[LANES], high[LANES];
+    int64_t i = 0;
+
+    /* lanes, because the compiler may not reorder one running minimum of floats */
+    for (int k = 0; k < LANES; k++) {
+        low[k] = o->low;
+        high[k] = o->high;
+    }
+    for (; i + LANES <= n; i += LANES)
+        for (int k = 0; k < LANES; k++) {
+            low[k] = x[i + k] < low[k] ? x[i + k] : low[k];
+            high[k] = x[i + k] > high[k] ? x[i + k] : high[k];
+        }
+    for (; i < n; i++) {
+        low[0] = x[i] < low[0] ? x[i] : low[0];
+        high[0] = x[i] > high[0] ? x[i] : high[0];
     }
     /* a network that overflows on some picture must not make the scale infinite */
-    if (isfinite(low))
-        o->low = low;
-    if (isfinite(high))
-        o->high = high;
+    for (int k = 0; k < LANES; k++) {
+        if (isfinite(low[k]) && low[k] < o->low)
+            o->low = low[k];
+        if (isfinite(high[k]) && high[k] > o->high)
+            o->high = high[k];
+    }
 }
 
 void observer_count(struct observer *o, const float *x, int64_t n) {

@@ -74,8 +74,8 @@ static int read_names(struct reader *r, uint32_t n, char ***ret, struct error *e
 
 static void read_record(const uint8_t *at, struct pack_item *item, uint64_t *ret_offset) {
     struct reader r;
-    uint8_t kind;
-    const uint8_t *sha;
+    uint8_t kind = 0;
+    const uint8_t *sha = at;
 
     reader_init(&r, at, PACK_RECORD_SIZE);
     (void)(reader_u64le(&r, ret_offset) && reader_u64le(&r, &item->size) && reader_u32le(&r, &item->label) &&
