@@ -79,7 +79,7 @@ struct value {
 /* An elementwise operation a kernel applies to its result before storing it (set by pass_fuse and pass_qdq).
  * `op` is unary (Relu, Clip, HardSwish, …) or Add with the value `other`, which has the shape of the result.
  * The numbers are normalised: Relu and LeakyRelu: alpha is the slope below 0; Clip: alpha low, beta high;
- * Elu: alpha; HardSigmoid: alpha, beta; HardSwish and the others: 0. */
+ * Elu, Swish: alpha; HardSigmoid: alpha, beta; HardSwish and the others: 0. */
 struct post {
     const struct op *op;
     const void *param;           /* of the fused node */

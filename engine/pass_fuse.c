@@ -33,6 +33,7 @@ static const struct {
     {"Sigmoid", NULL, NULL, 0, 0},
     {"Softplus", NULL, NULL, 0, 0},
     {"Sqrt", NULL, NULL, 0, 0},
+    {"Swish", "alpha", NULL, 1, 0},
     {"Tanh", NULL, NULL, 0, 0},
 };
 

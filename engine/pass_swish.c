@@ -3,7 +3,7 @@
  *   Div(Mul(x, Clip(Add(x, 3), 0, 6)), 6)      Mul(Mul(x, Clip(…)), 1/6)
  *   Mul(x, Div(Clip(Add(x, 3), 0, 6), 6))      Mul(x, HardSigmoid(x; 1/6, 1/2))
  *
- * The last node becomes HardSwish; the others go when nobody else reads them. */
+ * and x * sigmoid(x). The last node becomes HardSwish or Swish; the others go when nobody else reads them. */
 #include <math.h>
 #include <string.h>
 
@@ -112,29 +112,54 @@ static int match_swish(const struct graph *g, const struct node *n) {
     return -1;
 }
 
+/* x of the Swish that node `n` is, -1. */
+static int match_sigmoid_product(const struct graph *g, const struct node *n) {
+    if (strcmp(n->op_type, "Mul") != 0)
+        return -1;
+    for (int i = 0; i < 2; i++) {
+        const struct node *gate = made_by(g, n->in[1 - i], "Sigmoid");
+
+        if (gate && gate->in[0] == n->in[i])
+            return n->in[i];
+    }
+    return -1;
+}
+
+static bool is_float(const struct graph *g, int value) {
+    return g->values[value].quant.scale <= 0;
+}
+
+/* The node becomes `op` of `x`. */
+static int replace_node(struct graph *g, struct node *n, const struct op *op, int x, struct error *err) {
+    n->op = op;
+    n->op_type = op->name;
+    n->in[0] = x;
+    n->n_in = 1;
+    n->n_attr = 0;
+    n->param = NULL;
+    return op->parse ? op->parse(g, n, err) : 0;
+}
+
 int pass_fuse_swish(struct graph *g, struct error *err) {
-    const struct op *swish = op_find("", "HardSwish");
+    const struct op *hard = op_find("", "HardSwish"), *smooth = op_find("", "Swish");
     bool found = false;
 
-    for (size_t i = 0; swish && i < g->n_nodes; i++) {
+    for (size_t i = 0; i < g->n_nodes; i++) {
         struct node *n = &g->nodes[i];
-        int x = *n->domain || n->n_post ? -1 : match_swish(g, n);
+        bool is_free = !*n->domain && !n->n_post && is_float(g, n->out[0]);
+        int x = is_free ? match_swish(g, n) : -1, r = 0;
+        const struct op *op = hard;
 
-        if (x < 0 || g->values[x].quant.scale > 0 || g->values[n->out[0]].quant.scale > 0)
-            continue;
-        n->op = swish;
-        n->op_type = swish->name;
-        n->in[0] = x;
-        n->n_in = 1;
-        n->n_attr = 0;
-        n->param = NULL;
-        found = true;
-        if (swish->parse) {
-            int r = swish->parse(g, n, err);
-
-            if (r < 0)
-                return r;
+        if (is_free && x < 0) {
+            x = match_sigmoid_product(g, n);
+            op = smooth;
         }
+        if (x < 0 || !op || !is_float(g, x))
+            continue;
+        r = replace_node(g, n, op, x, err);
+        if (r < 0)
+            return r;
+        found = true;
     }
     return found && graph_drop_unused(g) < 0 ? error_oom(err) : 0;
 }

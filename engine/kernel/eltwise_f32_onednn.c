@@ -41,7 +41,7 @@ static int eltwise_prepare(const struct layer *l, struct pack_cache *packs, stru
 const struct kernel kernel_eltwise_f32_onednn = {
     .name = "eltwise_f32_onednn",
     .op_types = (const char *const[]){"Abs", "Clip", "Elu", "Exp", "HardSwish", "LeakyRelu", "Mish", "Relu",
-        "Sigmoid", "Softplus", "Sqrt", "Tanh", NULL},
+        "Sigmoid", "Softplus", "Sqrt", "Swish", "Tanh", NULL},
     .fits = eltwise_fits,
     .layouts = {.in = 1u << LAYOUT_NHWC | 1u << LAYOUT_PLAIN, .out = 1u << LAYOUT_NHWC | 1u << LAYOUT_PLAIN},
     .can_run_in_place = true,

@@ -19,6 +19,7 @@ static const struct {
     {"Sigmoid", dnnl_eltwise_logistic},
     {"Softplus", dnnl_eltwise_soft_relu},
     {"Sqrt", dnnl_eltwise_sqrt},
+    {"Swish", dnnl_eltwise_swish},
     {"Tanh", dnnl_eltwise_tanh},
 };
 

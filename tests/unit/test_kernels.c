@@ -35,6 +35,8 @@ static const char *const nets[] = {
     "Conv x=2x16x8x8 w=16x16x1x1; Add $ x2=2x16x1x1; Relu $",
     "Conv x=1x16x8x8 w=16x16x1x1; Add $ k:3.0; Clip $ lo:0.0 hi:6.0; Mul y0 $; Div $ d:6.0",
     "Conv x=1x16x8x8 w=16x16x1x1; HardSigmoid $ alpha=0.16666667 beta=0.5; Mul y0 $",
+    "Conv x=1x16x8x8 w=16x16x1x1; Sigmoid $; Mul y0 $",
+    "Sigmoid x=3x7; Mul $ x",
     "ConvTranspose x=1x16x7x7 w=16x8x2x2 b=8 strides=2,2",
     "ConvTranspose x=2x6x7x5 w=6x4x3x3 strides=2,2 pads=1,1,1,1",
     "ConvTranspose x=1x6x5x5 w=6x2x3x3 group=2 strides=2,2 pads=1,0,0,1",
