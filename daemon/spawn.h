@@ -22,7 +22,8 @@ int spawn_start(const char *program, struct spawn **ret, struct error *err);
 struct spawn *spawn_free(struct spawn *s);
 DEFINE_CLEANUP(struct spawn *, spawn_free)
 
-/* One line to its standard input; -EPIPE when it is gone. */
+/* One line to its standard input; -EPIPE when it is gone (the program ignores SIGPIPE), -ETIMEDOUT when it
+ * reads nothing for 5 s. */
 int spawn_send(struct spawn *s, const json_t *line);
 
 /* The next line: 1 and *ret (new reference); 0: end of output; -EAGAIN: none within timeout_ms; -EBADMSG:
