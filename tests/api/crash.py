@@ -119,7 +119,7 @@ def main():
     build, kills, seed = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 20, int(sys.argv[3]) if len(sys.argv) > 3 else 1
     rng = random.Random(seed)
     state = tempfile.mkdtemp(prefix="bonsaid-crash-")
-    model = read(os.path.join(DATA, "models", "lenet5_fashion.onnx"))
+    model = read(os.path.join(DATA, "..", "..", "clients", "demo", "lenet5_fashion.onnx"))
     dataset = read(os.path.join(DATA, "datasets", "fashion-tiny.tar"))
     daemon = Daemon(build, state=state)
     client = Client(daemon, rng, model, dataset)
