@@ -103,6 +103,18 @@ def check(daemon, client):
         assert daemon.get(f"/api/v1/jobs/{job}").status == 200, f"acknowledged job lost: {job}"
 
 
+def check_files(daemon):
+    """With nothing under way: no half-done file, and exactly the files that something names."""
+    left = os.listdir(os.path.join(daemon.state, "tmp"))
+    assert not left, f"temporary files stay: {left}"
+    named = {v["digest"] for m in daemon.get("/api/v1/models?limit=1000").json()["items"]
+             for v in daemon.get(f"/api/v1/models/{m['name']}/variants").json()["items"]}
+    packs = daemon.get("/api/v1/datasets?limit=1000").json()["items"]
+    blobs = {"sha256:" + b for b in os.listdir(os.path.join(daemon.state, "blobs"))}
+    assert named <= blobs, f"files are missing: {named - blobs}"
+    assert len(blobs - named) == (1 if packs else 0), f"files nobody names: {blobs - named}"  # one pack, always the same archive
+
+
 def forget(daemon, client, keep):
     """Finished jobs and most models go, so that the state stays small over hundreds of rounds."""
     for job in list(client.jobs):
@@ -142,7 +154,9 @@ def main():
                     onnx = daemon.get(f"/api/v1/models/{name}/variants/{variant}/onnx")
                     assert onnx.status == 200, onnx
                     client.check_bytes(name, onnx.body)
+                check_files(daemon)
                 forget(daemon, client, keep=4)
+                check_files(daemon)
                 daemon.stop()
         daemon.start()
         check(daemon, client)
