@@ -8,7 +8,7 @@
 
 #define PROBE_BATCH 8
 
-/* A copy of the graph whose outputs are its own and then the probed values. */
+/* A copy of the graph whose outputs are the probed values, without what none of them needs. */
 static int copy_with_outputs(
     const struct graph *g, const int *values, size_t n, struct graph **ret, struct error *err) {
     _cleanup_(graph_freep) struct graph *copy = NULL;
@@ -16,9 +16,15 @@ static int copy_with_outputs(
 
     if (r < 0)
         return r;
-    for (size_t k = 0; k < n; k++)
+    for (size_t k = 0; k < copy->n_outputs; k++)
+        copy->values[copy->outputs[k]].is_output = false;
+    copy->n_outputs = 0;
+    for (size_t k = 0; k < n; k++) {
         if (graph_add_output(copy, values[k]) < 0)
             return error_oom(err);
+    }
+    if (graph_drop_unused(copy) < 0)
+        return error_oom(err);
     *ret = TAKE(copy);
     return 0;
 }
@@ -61,7 +67,7 @@ int probe_run(const struct graph *g, const int *values, size_t n_values, const s
         if (r < 0)
             return r;
         for (size_t k = 0; k < n_values; k++)
-            fn(ctx, k, &session.out[session.n_out - n_values + k]);
+            fn(ctx, k, &session.out[k]);
         r = progress_at(progress, (double)(first + in.shape.dim[0]) / (double)s->n, "calibrating", err);
         if (r < 0)
             return r;

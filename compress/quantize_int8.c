@@ -18,7 +18,11 @@
 #include "compress/probe.h"
 #include "compress/quantize.h"
 #include "compress/quantize_file.h"
+#include "compress/recover.h"
 #include "engine/pass.h"
+
+/* Means are certain long before ranges are. */
+#define CORRECTION_SAMPLES 128
 
 struct calibration {
     const struct graph *g;
@@ -221,24 +225,37 @@ static int quantize_activations(struct work *work, const struct quantize_options
     return quantize_file_values(work->graph, &region, quant, t, err);
 }
 
-int quantize_int8(struct work *work, const struct quantize_options *o, const struct scope *scope,
-    json_t *report, struct error *err) {
-    _cleanup_(layers_done) struct layers layers = {0};
-    bool with_activations = o->activations != ACTIVATIONS_FLOAT && work->samples;
-    struct layer_job weights_only = {.g = work->graph, .o = o};
+/* What the analytic correction of each layer leaves: the shift that a layer's quantised input brings. Layer
+ * by layer the means of the float network are restored (Nagel et al. 2019, section 4.2, with data). */
+static int correct_means(struct work *work, const struct graph *parent, struct error *err) {
+    const struct recover_calibrate o = {.samples = CORRECTION_SAMPLES, .bias = true};
+
+    return recover_calibrate(work, parent, &o, err);
+}
+
+/* Folded, with types and ranks, at an opset that knows scales per axis. */
+static int prepare(struct work *work, struct error *err) {
     int r = fold_graph(work->graph, err);
 
     if (r == 0 && work->samples)
         r = fold_infer_shapes(work->graph, &work->samples->item, err);
-    if (r < 0)
-        return r;
-    r = pass_raise_opset(work->graph, 13, err); /* per-axis DequantizeLinear */
-    if (r < 0)
-        return r;
-    r = layers_list(work->graph, scope, &layers, err);
-    if (r < 0)
-        return r;
-    r = method_quantize.plan(work->graph, o, &layers, NULL, err);
+    return r < 0 ? r : pass_raise_opset(work->graph, 13, err);
+}
+
+int quantize_int8(struct work *work, const struct quantize_options *o, const struct scope *scope,
+    json_t *report, struct error *err) {
+    bool with_activations = o->activations != ACTIVATIONS_FLOAT && work->samples;
+    struct layer_job weights_only = {.g = work->graph, .o = o};
+    _cleanup_(layers_done) struct layers layers = {0};
+    _cleanup_(graph_freep) struct graph *parent = NULL;
+    int r = prepare(work, err);
+
+    if (r == 0)
+        r = graph_clone(work->graph, &parent, err);
+    if (r == 0)
+        r = layers_list(work->graph, scope, &layers, err);
+    if (r == 0)
+        r = method_quantize.plan(work->graph, o, &layers, NULL, err);
     if (r < 0)
         return r;
     if (json_object_set_new(report, "layers", json_array()) < 0)
@@ -247,5 +264,9 @@ int quantize_int8(struct work *work, const struct quantize_options *o, const str
         r = quantize_activations(work, o, &layers, report, err);
     else
         r = quantize_layers(&weights_only, &layers, report, err);
-    return r < 0 ? r : graph_finish(work->graph, err);
+    if (r == 0)
+        r = graph_finish(work->graph, err);
+    if (r == 0 && with_activations && o->bias_correct)
+        r = correct_means(work, parent, err);
+    return r;
 }
