@@ -82,6 +82,7 @@ static int convert_pixels(const json_t *model, const struct graph *g, struct inf
     (void)owned;
     if (rc)
         return rc;
+    (void)owned; /* the pixels, when they came as JSON: freed at the end */
     is_planes = p.layout == PREPROCESS_NCHW;
     c = pixels.shape.dim[is_planes ? 1 : 3];
     h = pixels.shape.dim[is_planes ? 2 : 1];
