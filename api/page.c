@@ -17,7 +17,7 @@ EMBED(page_js, "app.js");
 /* Nothing from outside, no inline script, in no foreign frame. */
 static int reply_page(struct reply *p, const char *type, const char *from, const char *to) {
     reply_header(p, "Content-Security-Policy",
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob:; base-uri 'none'; form-action "
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action "
         "'none'; frame-ancestors 'none'");
     reply_header(p, "X-Content-Type-Options", "nosniff");
     reply_header(p, "Cache-Control", "no-cache");

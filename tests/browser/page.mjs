@@ -19,6 +19,7 @@ async function test(name, size, run) {
   page.setDefaultTimeout(20000);
   await page.goto(url + "/");
   await run(page);
+  if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/${name.replaceAll(" ", "-")}.png`, fullPage: true });
   assert.deepEqual(problems, []);
   await page.close();
   console.log("ok " + name);
