@@ -5,6 +5,7 @@
 #include <strings.h>
 
 #include "api/api.h"
+#include "config/config.h"
 
 static uint64_t body_limit(const struct api *api, const struct route *row) {
     switch (row->limit) {
@@ -31,12 +32,21 @@ static int answer_preflight(struct exchange *x) {
     return reply_empty(&x->reply, 204);
 }
 
+/* What a route asks for, with the configuration seen. */
+static unsigned needed_scope(const struct exchange *x) {
+    const struct route *row = x->req.route;
+
+    if (row->is_metrics && x->env->api->config && x->env->api->config->metrics_open)
+        return SCOPE_OPEN;
+    return row->scope;
+}
+
 /* With tokens, somebody unknown is told so on every path, existing or not. */
 static int find_route(struct exchange *x, struct error *err) {
     struct error ignored = {0};
 
     if (!route_resolve(&x->req, &x->reply, &ignored))
-        return auth_check(&x->req, x->req.route->scope, err);
+        return auth_check(&x->req, needed_scope(x), err);
     if (!x->req.principal[0])
         return auth_check(&x->req, SCOPE_READ, err);
     return error_copy(err, &ignored);
@@ -102,7 +112,7 @@ int admit_request(struct exchange *x, const struct auth_peer *peer, struct error
     if (rc && err->code && !strcmp(err->code, "unauthorized")) {
         struct error ignored = {0};
 
-        if (!route_resolve(r, &x->reply, &ignored) && r->route->scope == SCOPE_OPEN) {
+        if (!route_resolve(r, &x->reply, &ignored) && needed_scope(x) == SCOPE_OPEN) {
             error_clear(err);
             rc = 0;
         }

@@ -23,6 +23,7 @@
 struct token {
     char name[REQUEST_PRINCIPAL_MAX];
     unsigned scopes;
+    bool has_digest; /* else for a client certificate only */
     unsigned char digest[DIGEST_SIZE];
 };
 
@@ -100,7 +101,8 @@ static int parse_line(char *line, unsigned no, struct auth *a, struct error *err
     t.scopes = auth_parse_scopes(scopes, strlen(scopes));
     if (!t.scopes)
         return error_set(err, -EINVAL, "token file, line %u: unknown scope in '%.64s'", no, scopes);
-    if (strncmp(digest, "sha256:", 7) != 0 || !parse_hex(digest + 7, t.digest))
+    t.has_digest = strcmp(digest, "-") != 0;
+    if (t.has_digest && (strncmp(digest, "sha256:", 7) != 0 || !parse_hex(digest + 7, t.digest)))
         return error_set(
             err, -EINVAL, "token file, line %u: want sha256: and 64 lower-case hexadecimal digits", no);
     if (a->n_tokens == MAX_TOKENS)
@@ -184,6 +186,17 @@ bool auth_has_tokens(const struct auth *a) {
     return a->has_file;
 }
 
+static void identify_as(struct request *r, const struct token *t) {
+    r->scopes = t->scopes;
+    memcpy(r->principal, t->name, sizeof(r->principal));
+}
+
+static void identify_certificate(const struct auth *a, const char *name, struct request *r) {
+    for (size_t i = 0; i < a->n_tokens; i++)
+        if (!strcmp(a->tokens[i].name, name))
+            identify_as(r, &a->tokens[i]);
+}
+
 static int identify_token(const struct auth *a, const char *header, struct request *r, struct error *err) {
     unsigned char digest[EVP_MAX_MD_SIZE];
     unsigned n = 0;
@@ -194,10 +207,9 @@ static int identify_token(const struct auth *a, const char *header, struct reque
     if (!EVP_Digest(token, strlen(token), digest, &n, EVP_sha256(), NULL) || n != DIGEST_SIZE)
         return error_set(err, -EIO, "cannot hash the token");
     for (size_t i = 0; i < a->n_tokens; i++) {
-        if (CRYPTO_memcmp(digest, a->tokens[i].digest, DIGEST_SIZE) != 0)
+        if (!a->tokens[i].has_digest || CRYPTO_memcmp(digest, a->tokens[i].digest, DIGEST_SIZE) != 0)
             continue;
-        r->scopes = a->tokens[i].scopes;
-        memcpy(r->principal, a->tokens[i].name, sizeof(r->principal));
+        identify_as(r, &a->tokens[i]);
         return 0;
     }
     return error_code(err, -EACCES, "unauthorized", "the token is not known");
@@ -210,6 +222,10 @@ int auth_identify(const struct auth *a, const struct auth_peer *peer, struct req
     r->principal[0] = 0;
     if (header && a->has_file)
         return identify_token(a, header, r, err);
+    if (peer->cert_name[0])
+        identify_certificate(a, peer->cert_name, r);
+    if (r->principal[0])
+        return 0;
     if (peer->is_unix) {
         if (!peer->uid || peer->uid == geteuid())
             r->scopes = SCOPE_ALL;

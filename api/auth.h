@@ -9,6 +9,9 @@
  *
  *     token=$(openssl rand -hex 32); printf %s "$token" | sha256sum
  *
+ * A client certificate that an authority of the option client_ca has signed, and whose common name is NAME,
+ * has the scopes of that line as well; "-" in place of the digest makes a line for a certificate only.
+ *
  * The file must not be readable or writable by others. Without a file, loopback TCP has every scope but
  * admin. */
 #ifndef API_AUTH_H
@@ -34,8 +37,9 @@ bool auth_has_tokens(const struct auth *a);
 
 struct auth_peer {
     bool is_unix;
-    uid_t uid;     /* of a Unix peer */
-    bool in_group; /* a Unix peer in the daemon's group */
+    uid_t uid;                             /* of a Unix peer */
+    bool in_group;                         /* a Unix peer in the daemon's group */
+    char cert_name[REQUEST_PRINCIPAL_MAX]; /* common name of a verified certificate, "": none */
 };
 
 /* Sets r->scopes and r->principal. An Authorization header always decides alone, when there is a token file.

@@ -328,6 +328,7 @@ static int get_metrics(struct request *r, struct reply *p, struct error *err) {
 const struct route metrics_routes[] = {
     {.method = HTTP_GET,
         .path = "/metrics",
+        .is_metrics = true,
         .scope = SCOPE_READ,
         .run = RUN_POOL,
         .handle = get_metrics,

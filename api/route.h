@@ -53,9 +53,10 @@ struct route {
     enum body_kind body;
     enum body_limit limit;
     enum run_on run;
-    bool is_stream; /* an event stream: counted against its own limit */
-    bool in_drain;  /* still served while draining (reads always are) */
-    bool is_upload; /* counted against limits.uploads */
+    bool is_stream;  /* an event stream: counted against its own limit */
+    bool in_drain;   /* still served while draining (reads always are) */
+    bool is_metrics; /* open to everybody with the option metrics_open */
+    bool is_upload;  /* counted against limits.uploads */
     struct query_param query[ROUTE_MAX_QUERY];
 
     /* What the headers decide (404, 409, 413 of a resource, 429, 507), on the loop, before the body: only

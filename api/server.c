@@ -1,6 +1,8 @@
 #include "api/server.h"
 
 #include <errno.h>
+#include <gnutls/gnutls.h>
+#include <gnutls/x509.h>
 #include <microhttpd.h>
 #include <pthread.h>
 #include <signal.h>
@@ -261,11 +263,35 @@ static enum MHD_Result go_on(struct call *c, enum exchange_next next) {
     return MHD_NO;
 }
 
+/* libmicrohttpd asks for the certificate and leaves it to us to look: both results count. */
+static void find_certificate(struct call *c) {
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+    struct auth_peer *peer = &c->conn->peer;
+    size_t size = sizeof(peer->cert_name);
+    const gnutls_datum_t *list;
+    gnutls_x509_crt_t cert;
+    unsigned status = 1, n = 0;
+
+    if (!info || gnutls_certificate_verify_peers2(info->tls_session, &status) < 0 || status)
+        return;
+    list = gnutls_certificate_get_peers(info->tls_session, &n);
+    if (!list || !n || gnutls_x509_crt_init(&cert) < 0)
+        return;
+    if (gnutls_x509_crt_import(cert, &list[0], GNUTLS_X509_FMT_DER) < 0 ||
+        gnutls_x509_crt_get_dn_by_oid(cert, GNUTLS_OID_X520_COMMON_NAME, 0, 0, peer->cert_name, &size) < 0 ||
+        !request_is_name(peer->cert_name))
+        peer->cert_name[0] = 0;
+    gnutls_x509_crt_deinit(cert);
+}
+
 static enum MHD_Result begin_call(struct call *c, const char *method, const char *version) {
     c->has_begun = true;
     c->x->req.method = parse_method(method);
     MHD_get_connection_values_n(c->mhd, MHD_HEADER_KIND, add_header, c);
     conn_enter(c->conn, CONN_BODY, now_ms(c->door->server));
+    if (c->door->server->options.client_ca && !c->door->listener.is_unix && !c->conn->peer.cert_name[0])
+        find_certificate(c);
     return go_on(c, exchange_headers(c->x, &c->conn->peer, !strcmp(version, "HTTP/1.0"), c->is_odd));
 }
 
@@ -443,7 +469,9 @@ static int start_mhd(struct door *d, struct error *err) {
     bool is_tls = o->tls_cert && !d->listener.is_unix;
     struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)(uintptr_t)o->tls_cert},
         {MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)(uintptr_t)o->tls_key},
-        {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t)TLS_PRIORITIES}, {MHD_OPTION_END, 0, NULL}};
+        {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t)TLS_PRIORITIES},
+        {o->client_ca ? MHD_OPTION_HTTPS_MEM_TRUST : MHD_OPTION_END, 0, (void *)(uintptr_t)o->client_ca},
+        {MHD_OPTION_END, 0, NULL}};
     struct MHD_OptionItem plain[] = {{MHD_OPTION_END, 0, NULL}};
     const union MHD_DaemonInfo *info;
 

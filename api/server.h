@@ -22,7 +22,8 @@ struct server_options {
     int n_inherited;           /* listener_inherited(): descriptors 3 and up */
     const char *tls_cert;      /* PEM texts, not paths; NULL: no TLS */
     const char *tls_key;
-    bool is_insecure; /* open addresses without TLS and tokens are allowed */
+    const char *client_ca; /* PEM text: certificates of clients are asked for; NULL: no */
+    bool is_insecure;      /* open addresses without TLS and tokens are allowed */
     const char *const *server_names;
     const char *const *origins;
     const char *tmp_dir;    /* folder of bodies streamed to disk */

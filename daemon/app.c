@@ -141,6 +141,8 @@ int app_open(struct app *a, struct error *err) {
     if (r == 0)
         r = read_pem(a->config.tls_key, &a->key, err);
     if (r == 0)
+        r = read_pem(a->config.client_ca, &a->client_ca, err);
+    if (r == 0)
         fill_api(a);
     return r;
 }
@@ -162,6 +164,7 @@ static int open_server(struct app *a, struct error *err) {
     o.n_inherited = listener_inherited();
     o.tls_cert = a->cert;
     o.tls_key = a->key;
+    o.client_ca = a->client_ca;
     o.is_insecure = c->insecure;
     o.server_names = (const char *const *)c->server_names;
     o.origins = (const char *const *)c->cors_origins;
@@ -197,5 +200,6 @@ void app_close(struct app *a) {
     auth_free(a->auth);
     free(a->cert);
     free(a->key);
+    free(a->client_ca);
     config_done(&a->config);
 }

@@ -29,7 +29,7 @@ struct app {
     struct judge *judge;
     struct jobs *jobs;
     struct events *events;
-    char *cert, *key; /* PEM texts */
+    char *cert, *key, *client_ca; /* PEM texts */
     pthread_t restorer;
     bool has_restorer, is_ending;
 };
