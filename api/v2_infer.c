@@ -76,7 +76,7 @@ static unsigned items_of(const struct infer_call *c) {
 
 static void count(struct infer_call *c, unsigned status, uint64_t encode_ns) {
     const struct sched_timing *t = &c->work.timing;
-    struct judge_sample s = {.status = status, .batch = t->batch, .items = items_of(c)};
+    struct judge_sample s = {.status = status, .batch = t->is_first ? t->batch : 0, .items = items_of(c)};
 
     s.ns[STAGE_QUEUE] = t->queue_ns;
     s.ns[STAGE_DECODE] = t->decode_ns + c->open_ns;
