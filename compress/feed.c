@@ -16,13 +16,8 @@ static int by_digest(const void *a, const void *b) {
     return c ? c : (x->item > y->item) - (x->item < y->item);
 }
 
-static int by_item(const void *a, const void *b) {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-    return (x > y) - (x < y);
-}
-
-/* The `most` items with the least digests, in the order of the file. */
+/* All items as they stand in the file; or the `most` with the least digests, in that order: a draw that is
+ * the same each time, and whose beginnings are draws too (files are often sorted by class). */
 static int choose(struct feed *f, uint64_t count, uint64_t most, struct error *err) {
     struct choice *all = calloc(count + 1, sizeof(*all));
 
@@ -38,12 +33,11 @@ static int choose(struct feed *f, uint64_t count, uint64_t most, struct error *e
         all[i].item = i;
         memcpy(all[i].sha256, item.sha256, 32);
     }
-    if (most && most < count)
+    if (most)
         qsort(all, count, sizeof(*all), by_digest);
     f->n = most && most < count ? most : count;
     for (uint64_t i = 0; i < f->n; i++)
         f->item[i] = all[i].item;
-    qsort(f->item, f->n, sizeof(*f->item), by_item);
     free(all);
     return 0;
 }

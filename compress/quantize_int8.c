@@ -21,8 +21,8 @@
 #include "compress/recover.h"
 #include "engine/pass.h"
 
-/* Means are certain long before ranges are. */
-#define CORRECTION_SAMPLES 128
+/* As many as the ranges are calibrated with by default. */
+#define CORRECTION_SAMPLES 512
 
 struct calibration {
     const struct graph *g;
