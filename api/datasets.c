@@ -17,6 +17,7 @@
 #include "base/cleanup.h"
 #include "daemon/jobs.h"
 #include "daemon/models.h"
+#include "daemon/uuid.h"
 
 static json_t *view_dataset(const json_t *doc) {
     json_t *copy = json_copy((json_t *)(uintptr_t)doc);
@@ -73,15 +74,15 @@ static int check_put(struct request *r, struct reply *p, struct error *err) {
 }
 
 static int name_upload(struct request *r, char *ret, size_t size, struct error *err) {
-    char from[64];
+    char from[64], id[UUID_MAX];
 
     if (r->file.name) {
         snprintf(ret, size, "%s", r->file.name);
         return 0;
     }
-    snprintf(ret, size, "%s/upload-%s.data", store_tmp(r->api->store), r->id);
+    uuid_v7(id); /* two clients may send the same Request-Id */
+    snprintf(ret, size, "%s/upload-%s.data", store_tmp(r->api->store), id);
     snprintf(from, sizeof(from), "/proc/self/fd/%d", r->file.fd);
-    unlink(ret);
     return linkat(AT_FDCWD, from, AT_FDCWD, ret, AT_SYMLINK_FOLLOW) < 0 ? error_errno(err, "the upload") : 0;
 }
 
@@ -107,8 +108,18 @@ static int import(struct request *r, const json_t *have, const char *input, cons
     return e;
 }
 
-static int keep(struct request *r, const json_t *have, const char *digest, const char *pack_path, json_t *doc,
-    struct error *err) {
+/* What the worker's time may have changed: another's upload of that name, a job that reads the old pack. */
+static int check_still(
+    struct request *r, struct reply *p, const json_t *have, const char *name, struct error *err) {
+    json_auto_t *now = store_get(r->api->store, STORE_DATASET, name);
+
+    if (now ? !have || !json_equal(now, have) : have != NULL)
+        return error_set(err, -EEXIST, "the data set '%.64s' was changed by another upload meanwhile", name);
+    return have ? refuse_in_use(r, p, name, err) : 0;
+}
+
+static int keep(struct request *r, struct reply *p, const json_t *have, const char *digest,
+    const char *pack_path, json_t *doc, struct error *err) {
     const char *name = request_param(r, "dataset");
     char pack[DIGEST_MAX], now[TIME_TEXT_MAX];
     uint64_t bytes;
@@ -116,7 +127,9 @@ static int keep(struct request *r, const json_t *have, const char *digest, const
 
     time_text(now);
     store_lock(r->api->store);
-    e = store_blob_keep_path(r->api->store, pack_path, pack, &bytes, err);
+    e = check_still(r, p, have, name, err);
+    if (e == 0)
+        e = store_blob_keep_path(r->api->store, pack_path, pack, &bytes, err);
     if (e == 0) {
         json_object_set_new(doc, "name", json_string(name));
         json_object_set_new(doc, "created", json_string(now));
@@ -135,15 +148,16 @@ static int keep(struct request *r, const json_t *have, const char *digest, const
 
 static int put_with(
     struct request *r, struct reply *p, const json_t *have, const char *input, struct error *err) {
-    char digest[DIGEST_MAX], pack[4096];
+    char digest[DIGEST_MAX], pack[4096], id[UUID_MAX];
     json_t *doc = NULL;
     int e;
 
     digest_text(r->file.sha256, digest);
-    snprintf(pack, sizeof(pack), "%s/pack-%s", store_tmp(r->api->store), r->id);
+    uuid_v7(id);
+    snprintf(pack, sizeof(pack), "%s/pack-%s", store_tmp(r->api->store), id);
     e = import(r, have, input, pack, &doc, err);
     if (e == 0)
-        e = keep(r, have, digest, pack, doc, err);
+        e = keep(r, p, have, digest, pack, doc, err);
     unlink(pack);
     if (e < 0) {
         json_decref(doc);

@@ -16,6 +16,7 @@
 #include "daemon/jobs.h"
 #include "daemon/models.h"
 #include "daemon/residency.h"
+#include "daemon/uuid.h"
 #include "image/preprocess.h"
 
 static int find_model(const struct request *r, json_t **ret, struct error *err) {
@@ -41,15 +42,15 @@ static int wanted_digest(const struct request *r, char ret[static DIGEST_MAX], s
 
 /* A name for an upload that has none (O_TMPFILE), so that the worker can open it. */
 static int name_upload(struct request *r, char *ret, size_t size, struct error *err) {
-    char from[64];
+    char from[64], id[UUID_MAX];
 
     if (r->file.name) {
         snprintf(ret, size, "%s", r->file.name);
         return 0;
     }
-    snprintf(ret, size, "%s/upload-%s.onnx", store_tmp(r->api->store), r->id);
+    uuid_v7(id); /* two clients may send the same Request-Id */
+    snprintf(ret, size, "%s/upload-%s.onnx", store_tmp(r->api->store), id);
     snprintf(from, sizeof(from), "/proc/self/fd/%d", r->file.fd);
-    unlink(ret);
     return linkat(AT_FDCWD, from, AT_FDCWD, ret, AT_SYMLINK_FOLLOW) < 0 ? error_errno(err, "the upload") : 0;
 }
 

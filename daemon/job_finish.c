@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "daemon/job_request.h"
 #include "daemon/jobs_priv.h"
@@ -82,8 +83,24 @@ static json_t *result_json(const json_t *variant, const json_t *parent, const js
         "latency", json_object_get(variant, "latency"), "layers", json_object_get(done, "layers"));
 }
 
-static int publish(struct jobs *j, const json_t *job, const char *path, json_t *parent, json_t *variant,
-    const json_t *done, struct error *err) {
+/* The parent as it is now (others may have changed its aliases while the job ran) with what was found. */
+static int judged_parent(struct jobs *j, const char *model, const json_t *old, const json_t *found,
+    json_t **ret, struct error *err) {
+    char key[NAME_MAX_SIZE + 16];
+    json_t *now;
+
+    variant_key(model, (int)json_integer_value(json_object_get(old, "number")), key, sizeof(key));
+    now = store_get(j->store, STORE_VARIANT, key);
+    if (!now)
+        return error_set(err, -ENOENT, "the parent of the variant has gone");
+    *ret = found ? with_evaluation(now, found) : json_incref(now);
+    json_decref(now);
+    return *ret ? 0 : error_oom(err);
+}
+
+/* Called with the store locked. */
+static int publish_locked(struct jobs *j, const json_t *job, const char *path, json_t *parent,
+    json_t *variant, const json_t *done, char ret_key[static NAME_MAX_SIZE + 16], struct error *err) {
     const char *model = json_string_value(json_object_get(job, "model")),
                *id = json_string_value(json_object_get(job, "id"));
     const json_t *requirement = json_object_get(json_object_get(job, "request"), "require");
@@ -95,16 +112,14 @@ static int publish(struct jobs *j, const json_t *job, const char *path, json_t *
     bool ok, keeps;
     int number, r;
 
-    store_lock(j->store);
     /* once more, under the lock: no document named the file until now, and another's removal may have taken
      * it */
     r = store_blob_keep_path(j->store, path, digest, &bytes, err);
     if (r == 0)
         r = models_take_number(j->store, model, &number, &m, err);
-    if (r < 0) {
-        store_unlock(j->store);
+    if (r < 0)
         return r;
-    }
+    unlink(path); /* nothing half-done stays once the job is seen to end */
     json_object_set_new(variant, "number", json_integer(number));
     variant_key(model, number, key, sizeof(key));
     variant_key(
@@ -120,17 +135,32 @@ static int publish(struct jobs *j, const json_t *job, const char *path, json_t *
         (struct store_change[]){
             {STORE_MODEL, model, m}, {STORE_VARIANT, parent_key, parent}, {STORE_VARIANT, key, variant}},
         keeps ? 3 : 2, err);
-    store_unlock(j->store);
     json_decref(more);
     json_decref(m);
-    if (r == 0 && keeps)
+    memcpy(ret_key, keeps ? key : "", keeps ? sizeof(key) : 1);
+    return r;
+}
+
+static int publish(struct jobs *j, const json_t *job, const char *path, const json_t *parent, json_t *variant,
+    const json_t *found, const json_t *done, struct error *err) {
+    char key[NAME_MAX_SIZE + 16];
+    json_t *judged = NULL;
+    int r;
+
+    store_lock(j->store);
+    r = judged_parent(j, json_string_value(json_object_get(job, "model")), parent, found, &judged, err);
+    if (r == 0)
+        r = publish_locked(j, job, path, judged, variant, done, key, err);
+    store_unlock(j->store);
+    json_decref(judged);
+    if (r == 0 && *key)
         residency_load(j->residency, key, false, NULL, NULL, NULL); /* stays unloaded when it does not fit */
     return r;
 }
 
 int job_finish_compress(struct jobs *j, json_t *job, const char *path, json_t *done, struct error *err) {
     const char *from = json_string_value(json_object_get(json_object_get(job, "request"), "from"));
-    json_t *summary = NULL, *parent = NULL, *variant = NULL, *evaluated = NULL, *judged = NULL, *found;
+    json_t *summary = NULL, *parent = NULL, *variant = NULL, *evaluated = NULL, *found;
     char digest[DIGEST_MAX] = "";
     uint64_t bytes = 0;
     int r = keep_file(j, path, digest, &bytes, &summary, err);
@@ -143,20 +173,17 @@ int job_finish_compress(struct jobs *j, json_t *job, const char *path, json_t *d
         r = variant ? evaluate_pair(j, job, parent, variant, &evaluated, err) : error_oom(err);
     }
     if (r == 0) {
-        found = found_for(evaluated, parent);
-        judged = found ? with_evaluation(parent, found) : json_incref(parent);
         found = found_for(evaluated, variant);
         if (found) {
             json_object_set(variant, "evaluation", json_object_get(found, "evaluation"));
             json_object_set(variant, "latency", json_object_get(found, "latency"));
         }
-        r = publish(j, job, path, judged, variant, done, err);
+        r = publish(j, job, path, parent, variant, found_for(evaluated, parent), done, err);
     }
     store_blob_release(j->store, digest); /* no effect once the variant names it */
     json_decref(parent);
     json_decref(variant);
     json_decref(evaluated);
-    json_decref(judged);
     return r;
 }
 

@@ -144,8 +144,9 @@ static void follow(struct follow *f, const json_t *request) {
     error_code(&f->error, -EPIPE, "worker_crashed", "the worker ended without a result: %s", how);
 }
 
-static void end(struct jobs *j, const char *id, enum job_state state, const struct error *why) {
-    json_t *more = json_object();
+static void end(
+    struct jobs *j, const char *id, enum job_state state, const struct error *why, unsigned crashes) {
+    json_t *more = crashes ? json_pack("{s:i}", "crashes", crashes) : json_object();
 
     if (why)
         json_object_set_new(more, "error",
@@ -154,9 +155,11 @@ static void end(struct jobs *j, const char *id, enum job_state state, const stru
     json_decref(more);
 }
 
-/* Which state a job without a result goes to. */
+/* Which state a job without a result goes to. Crashes of the worker are counted apart from attempts: a stop
+ * of the daemon is none. */
 static void end_without_result(struct jobs *j, json_t *doc, const struct error *why) {
     const char *id = json_string_value(json_object_get(doc, "id"));
+    unsigned crashes = (unsigned)json_integer_value(json_object_get(doc, "crashes")) + (why->err == -EPIPE);
     bool cancelled, ending;
 
     pthread_mutex_lock(&j->lock);
@@ -164,14 +167,13 @@ static void end_without_result(struct jobs *j, json_t *doc, const struct error *
     ending = j->is_ending;
     pthread_mutex_unlock(&j->lock);
     if (cancelled)
-        end(j, id, JOB_CANCELLED, NULL);
+        end(j, id, JOB_CANCELLED, NULL, 0);
     else if (ending)
-        end(j, id, JOB_INTERRUPTED, NULL);
-    else if (why->err == -EPIPE &&
-             json_integer_value(json_object_get(doc, "attempts")) < j->options.max_attempts)
-        end(j, id, JOB_QUEUED, NULL);
+        end(j, id, JOB_INTERRUPTED, NULL, 0);
+    else if (why->err == -EPIPE && crashes < j->options.max_attempts)
+        end(j, id, JOB_QUEUED, NULL, crashes);
     else
-        end(j, id, JOB_FAILED, why);
+        end(j, id, JOB_FAILED, why, crashes);
 }
 
 static double time_limit(const json_t *doc) {

@@ -132,6 +132,7 @@ static json_t *shown(struct jobs *j, const json_t *doc) {
     const char *id = json_string_value(json_object_get(doc, "id"));
 
     json_object_del(copy, "request");
+    json_object_del(copy, "crashes");
     pthread_mutex_lock(&j->lock);
     if (!strcmp(j->running, id) && j->progress)
         json_object_set(copy, "progress", j->progress);
@@ -270,6 +271,8 @@ int jobs_cancel(struct jobs *j, const char *id, json_t **ret, struct error *err)
         r = error_set(err, -ENOENT, "there is no job '%.40s'", id);
     else if (job_state_of(doc) == JOB_QUEUED || job_state_of(doc) == JOB_INTERRUPTED)
         r = job_set_state(j, id, JOB_CANCELLED, NULL, NULL, 0, err);
+    else if (job_state_of(doc) == JOB_RUNNING && !is_running(j, id)) /* its end could not be written */
+        r = job_set_state(j, id, JOB_CANCELLED, NULL, NULL, 0, err);
     else if (job_state_of(doc) == JOB_RUNNING) {
         pthread_mutex_lock(&j->lock);
         j->cancel_running = !strcmp(j->running, id) || j->cancel_running;
@@ -284,7 +287,7 @@ int jobs_cancel(struct jobs *j, const char *id, json_t **ret, struct error *err)
 }
 
 int jobs_retry(struct jobs *j, const char *id, json_t **ret, struct error *err) {
-    json_t *doc, *more = json_pack("{s:i, s:n}", "attempts", 0, "result");
+    json_t *doc, *more = json_pack("{s:i, s:i, s:n}", "attempts", 0, "crashes", 0, "result");
     int r = 0;
 
     store_lock(j->store);

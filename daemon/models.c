@@ -234,7 +234,8 @@ int models_create(struct store *s, const char *name, const char *digest, uint64_
     return r;
 }
 
-/* Changes that delete every variant but the original; keys are owned by the caller. */
+/* Changes that delete every variant but the original, and all evaluations (a later model of that name must
+ * not find them). digest[i] is NULL where change[i] names no file. */
 struct removal {
     struct store_change *change;
     char **key, **digest;
@@ -251,10 +252,18 @@ static void removal_done(struct removal *d) {
     free(d->digest);
 }
 
+static json_t *evaluation_keys(struct store *s, const char *model) {
+    char prefix[NAME_MAX_SIZE + 16];
+
+    snprintf(prefix, sizeof(prefix), "%s/", model);
+    return store_keys(s, STORE_EVALUATION, prefix);
+}
+
 static int removal_fill(
     struct removal *d, struct store *s, const char *model, bool with_original, struct error *err) {
     json_t *list = models_variants(s, model), *v;
-    size_t n = json_array_size(list), i;
+    json_auto_t *evaluations = evaluation_keys(s, model);
+    size_t n = json_array_size(list) + json_array_size(evaluations), i;
 
     d->change = calloc(n + 2, sizeof(*d->change));
     d->key = calloc(n + 1, sizeof(*d->key));
@@ -276,12 +285,18 @@ static int removal_fill(
         d->n++;
     }
     json_decref(list);
+    json_array_foreach(evaluations, i, v) {
+        d->key[d->n] = strdup(json_string_value(v));
+        d->change[d->n] = (struct store_change){STORE_EVALUATION, d->key[d->n], NULL};
+        d->n++;
+    }
     return 0;
 }
 
 static void release_blobs(struct store *s, const struct removal *d) {
     for (size_t i = 0; i < d->n; i++)
-        store_blob_release(s, d->digest[i]);
+        if (d->digest[i])
+            store_blob_release(s, d->digest[i]);
 }
 
 static int refuse_users(

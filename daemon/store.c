@@ -283,6 +283,17 @@ json_t *store_list(struct store *s, enum store_table table, const char *prefix) 
     return list;
 }
 
+json_t *store_keys(struct store *s, enum store_table table, const char *prefix) {
+    json_t *list = json_array(), *doc;
+    const char *key;
+
+    pthread_rwlock_rdlock(&s->read);
+    json_object_foreach(s->table[table], key, doc) if (!strncmp(key, prefix, strlen(prefix)))
+        json_array_append_new(list, json_string(key));
+    pthread_rwlock_unlock(&s->read);
+    return list;
+}
+
 static int write_change(struct store *s, const struct store_change *c, struct error *err) {
     _cleanup_(finalizep) sqlite3_stmt *st = NULL;
     _cleanup_(freep) char *text = c->doc ? json_dumps(c->doc, JSON_COMPACT) : NULL;

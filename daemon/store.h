@@ -51,6 +51,9 @@ json_t *store_get(struct store *s, enum store_table table, const char *key);
 /* New array of all documents whose key starts with `prefix` (NULL: all), by key. */
 json_t *store_list(struct store *s, enum store_table table, const char *prefix);
 
+/* New array of the keys that start with `prefix`. */
+json_t *store_keys(struct store *s, enum store_table table, const char *prefix);
+
 /* All or nothing; durable on success. Blocks for the disk: pool threads only. */
 int store_apply(struct store *s, const struct store_change *changes, size_t n, struct error *err);
 
