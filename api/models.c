@@ -76,7 +76,7 @@ static int check_put(struct request *r, struct reply *p, struct error *err) {
     e = wanted_digest(r, digest, err);
     have = store_get(r->api->store, STORE_MODEL, name);
     if (e <= 0 || !have)
-        return e;
+        return e < 0 ? e : 0;
     if (!strcmp(json_string_value(json_object_get(have, "digest")), digest))
         return reply_json(p, 200, view_model(r->api, have, false), err);
     return replace ? 0
