@@ -18,7 +18,7 @@ struct config;
 struct events;
 
 struct api_limits {
-    uint64_t model_bytes, dataset_bytes;
+    uint64_t model_bytes, dataset_bytes, dataset_members;
     uint64_t body_bytes;   /* JSON and infer bodies */
     uint64_t bodies_bytes; /* all bodies in memory together */
     unsigned json_depth;

@@ -92,9 +92,9 @@ static int import(struct request *r, const json_t *have, const char *input, cons
     const char *format = request_query(r, "format"), *split = request_query(r, "split");
     const struct api_limits *l = &r->api->limits;
     char old[4096];
-    json_t *request =
-        json_pack("{s:s, s:s, s:s, s:s?, s:s?, s:{s:I}}", "kind", "dataset", "input", input, "output", pack,
-            "format", format, "split", split, "limits", "expanded_bytes", (json_int_t)l->dataset_bytes);
+    json_t *request = json_pack("{s:s, s:s, s:s, s:s?, s:s?, s:{s:I, s:I}}", "kind", "dataset", "input",
+        input, "output", pack, "format", format, "split", split, "limits", "expanded_bytes",
+        (json_int_t)l->dataset_bytes, "members", (json_int_t)l->dataset_members);
     int e;
 
     if (!request)

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "compress/job_io.h"
 
 #define JSON_FILE_MAX (64u << 20)
 
@@ -21,7 +22,7 @@ int command_print(json_t *j) {
 }
 
 int command_fail(const struct error *err) {
-    command_print(json_pack("{s:s, s:s}", "error", err->text, "code", err->code ? err->code : "internal"));
+    command_print(json_pack("{s:s, s:s}", "error", err->text, "code", job_error_code(err)));
     return EXIT_FAILURE;
 }
 

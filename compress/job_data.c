@@ -27,11 +27,13 @@ static const struct {
 
 static int read_options(const json_t *job, struct dataset_options *o, struct error *err) {
     const char *format = json_string_value(json_object_get(job, "format"));
-    json_int_t bytes = json_integer_value(json_object_get(json_object_get(job, "limits"), "expanded_bytes"));
+    const json_t *limits = json_object_get(job, "limits");
+    json_int_t bytes = json_integer_value(json_object_get(limits, "expanded_bytes"));
+    json_int_t members = json_integer_value(json_object_get(limits, "members"));
 
     *o = (struct dataset_options){.split = json_string_value(json_object_get(job, "split")),
         .max_bytes = bytes > 0 ? (uint64_t)bytes : 16ull << 30,
-        .max_members = 1000000};
+        .max_members = members > 0 ? (uint64_t)members : 1000000};
     if (!format)
         return 0;
     for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++)

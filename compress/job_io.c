@@ -116,9 +116,23 @@ int job_io_done(json_t *result) {
     return write_line(json_pack("{s:o}", "done", result)) ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
+const char *job_error_code(const struct error *err) {
+    static const struct {
+        int err;
+        const char *code;
+    } codes[] = {{-EINVAL, "bad_request"}, {-EFBIG, "too_large"}, {-ENOMEM, "memory_budget"},
+        {-ENOSPC, "disk_budget"}, {-EOPNOTSUPP, "not_implemented"}, {-ECANCELED, "cancelled"}};
+
+    if (err->code)
+        return err->code;
+    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
+        if (codes[i].err == err->err)
+            return codes[i].code;
+    return "internal";
+}
+
 int job_io_fail(const struct error *err) {
-    write_line(json_pack(
-        "{s:{s:s, s:s}}", "error", "code", err->code ? err->code : "internal", "message", err->text));
+    write_line(json_pack("{s:{s:s, s:s}}", "error", "code", job_error_code(err), "message", err->text));
     return EXIT_FAILURE;
 }
 

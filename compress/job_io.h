@@ -33,6 +33,8 @@ void job_io_metric(const char *name, double value, int epoch);
 
 /* The last line; both return the exit status. done takes the reference. */
 int job_io_done(json_t *result);
+/* Of the API's closed list, derived from the errno where the error names none. */
+const char *job_error_code(const struct error *err);
 int job_io_fail(const struct error *err);
 
 /* One line from standard input as JSON. */

@@ -111,6 +111,7 @@ static void fill_api(struct app *a) {
     a->api.limits = (struct api_limits){
         .model_bytes = (uint64_t)c->max_model_bytes,
         .dataset_bytes = (uint64_t)c->max_dataset_bytes,
+        .dataset_members = (uint64_t)c->max_dataset_members,
         .body_bytes = (uint64_t)c->max_body_bytes,
         .bodies_bytes = (uint64_t)c->queue_bytes,
         .json_depth = (unsigned)c->max_json_depth,

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "daemon/models.h"
+#include "daemon/verdict.h"
 
 static const char *const compress_keys[] = {"kind", "model", "from", "variant", "dataset", "steps", "recipe",
     "evaluate", "limits", "require", "priority", "seed", NULL};
@@ -178,7 +179,7 @@ static int check_compress(struct store *s, const json_t *body, json_t **ret, str
 
 static int check_evaluate(struct store *s, const json_t *body, json_t **ret, struct error *err) {
     const json_t *variants = json_object_get(body, "variants");
-    const char *model, *split;
+    const char *model, *split, *dataset;
     json_t *doc;
     int r = check_keys(body, "", evaluate_keys, err);
 
@@ -196,6 +197,10 @@ static int check_evaluate(struct store *s, const json_t *body, json_t **ret, str
     json_decref(doc);
     if (!doc)
         return error_set(err, -ENOENT, "there is no model '%.64s'", model);
+    dataset = json_string_value(json_object_get(body, "dataset"));
+    if (!verdict_has_labels(s, dataset, split))
+        return error_code(err, -EBADMSG, "bad_dataset",
+            "dataset: '%.64s' has no pictures of two classes or more in its split '%.64s'", dataset, split);
     for (size_t i = 0; i < json_array_size(variants); i++) {
         const char *name = json_string_value(json_array_get(variants, i));
         json_t *v = NULL;
