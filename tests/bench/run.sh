@@ -60,6 +60,10 @@ int8_gain() {
         -- "$build/tests/bench/float_latency" "$work/nets/$1.onnx" "$3" "$4"
 }
 
+serving() {
+    /usr/bin/python3 "$root/tests/bench/serving.py" "$build" "$1" "${ORT_FOLDER:-}"
+}
+
 run_one() {
     case $1 in
     float_resnet20) latency resnet20 1 1 31 40 "$1" ;;
@@ -71,6 +75,10 @@ run_one() {
     int8_gain_resnet20) int8_gain resnet20 32 1 1 31 40 "$1" ;;
     int8_gain_resnet18) int8_gain resnet18 224 1 1 21 5 "$1" ;;
     int8_gain_mobilenet_v2) int8_gain mobilenet_v2 224 1 1 21 10 "$1" ;;
+    lenet_requests) need_ort && serving requests ;;
+    json_parse) "$build/tests/bench/json_parse" ;;
+    added_time) serving added ;;
+    start_ready) serving start ;;
     *)
         echo "unknown benchmark $1; there are: $all" >&2
         exit 2
@@ -78,7 +86,7 @@ run_one() {
     esac
 }
 
-all="float_resnet20 float_resnet18 float_mobilenet_v2 int8_resnet20 int8_resnet18 int8_mobilenet_v2 int8_gain_resnet20 int8_gain_resnet18 int8_gain_mobilenet_v2"
+all="float_resnet20 float_resnet18 float_mobilenet_v2 int8_resnet20 int8_resnet18 int8_mobilenet_v2 int8_gain_resnet20 int8_gain_resnet18 int8_gain_mobilenet_v2 lenet_requests json_parse added_time start_ready"
 if [ "${1:-all}" = all ]; then
     for name in $all; do run_one "$name"; done
 else

@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""What serving costs, on loopback, with a daemon of its own: python3 serving.py BUILD requests|added|start [ORT_FOLDER]
+
+  requests  LeNet as JSON (784 numbers) at 1, 8 and 32 connections, beside node:http with onnxruntime-node, in turns
+  added     latency of a binary request of 4, 8, 12 and 16 KB less the time of its plan (the reply's Server-Timing)
+  start     time from exec to /v2/health/ready with ten variants
+
+Every part ends with "NAME ratio=R"; in `added` and `start` the goal of the project stands for the other side."""
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+
+root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(root, "tests", "api"))
+import harness
+
+LENET = os.path.join(root, "clients", "demo", "lenet5_fashion.onnx")
+ADDED_GOAL_US, START_GOAL_S = 80, 2.0
+
+
+class Load:
+    """http_load on one server; its connections are made once, before anything is measured."""
+
+    def __init__(self, build, port, path, kind, body, connections, header=None):
+        command = [os.path.join(build, "tests/bench/http_load"), str(port), path, kind, body, str(connections)]
+        self.process = subprocess.Popen(command + ([header] if header else []), stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout.readline() == "ready\n"
+
+    def run(self, n):
+        """(wall us per request, median latency, median added)"""
+        self.process.stdin.write(f"{n}\n")
+        self.process.stdin.flush()
+        return [float(x) for x in self.process.stdout.readline().split()]
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait(20)
+
+
+def upload(daemon, name, path):
+    with open(path, "rb") as f:
+        reply = daemon.put(f"/api/v1/models/{name}", f.read())
+    assert reply.status in (200, 201), reply
+    reply = daemon.post(f"/v2/repository/models/{name}/load")
+    assert reply.status == 200, reply
+
+
+def write_request(path):
+    rng = random.Random(5)
+    data = [round(rng.randrange(256) / 255, 6) for _ in range(784)]
+    request = {"inputs": [{"name": "input", "shape": [1, 1, 28, 28], "datatype": "FP32", "data": data}]}
+    with open(path, "w", encoding="ascii") as f:
+        json.dump(request, f)
+    return request
+
+
+def check_equal(daemon, peer_port, request):
+    ours = daemon.post("/v2/models/lenet/infer", request).json()["outputs"][0]["data"]
+    peer = harness.Daemon(daemon.build)
+    peer.port = peer_port
+    theirs = peer.post("/", request).json()["outputs"][0]["data"]
+    assert all(abs(a - b) < 1e-3 for a, b in zip(ours, theirs)), (ours, theirs)
+
+
+def requests(build, ort):
+    peer = subprocess.Popen(["node", os.path.join(root, "tests/bench/peer_server.mjs"), LENET], text=True,
+                            stdout=subprocess.PIPE, env={**os.environ, "ORT_FOLDER": ort})
+    try:
+        peer_port = int(peer.stdout.readline().rsplit(":", 1)[1])
+        with harness.Daemon(build) as daemon:
+            daemon.wait_ready()
+            upload(daemon, "lenet", LENET)
+            body = os.path.join(daemon.state, "request.json")
+            check_equal(daemon, peer_port, write_request(body))
+            ratios = [race(build, daemon.port, peer_port, body, n) for n in (1, 8, 32)]
+    finally:
+        peer.kill()
+        peer.wait(10)
+    print(f"lenet_requests ratio={min(ratios):.3f}")
+
+
+def race(build, port, peer_port, body, connections, rounds=9, n=1500):
+    ours = Load(build, port, "/v2/models/lenet/infer", "application/json", body, connections)
+    peer = Load(build, peer_port, "/", "application/json", body, connections)
+    rate, peer_rate, ratio, latency = [], [], [], []
+    for side in (ours, peer):
+        side.run(n // 2)
+    for i in range(rounds):
+        a, b = (ours.run(n), peer.run(n)) if i % 2 else reversed((peer.run(n), ours.run(n)))
+        rate.append(1e6 / a[0])
+        peer_rate.append(1e6 / b[0])
+        ratio.append(b[0] / a[0])
+        latency.append((a[1], b[1]))
+    ours.end()
+    peer.end()
+    print(f"lenet_requests: {connections} connections: ours {statistics.median(rate):.0f}/s (p50 "
+          f"{statistics.median(x[0] for x in latency):.0f} us), node:http with onnxruntime-node "
+          f"{statistics.median(peer_rate):.0f}/s (p50 {statistics.median(x[1] for x in latency):.0f} us), "
+          f"ratio {statistics.median(ratio):.2f}", flush=True)
+    return statistics.median(ratio)
+
+
+def write_binary(path, batch):
+    """Bytes of JSON before the tensor's."""
+    size = 784 * 4 * batch
+    head = json.dumps({"inputs": [{"name": "input", "shape": [batch, 1, 28, 28], "datatype": "FP32",
+                                   "parameters": {"binary_data_size": size}}],
+                       "parameters": {"binary_data_output": True}}).encode()
+    with open(path, "wb") as f:
+        f.write(head + bytes(size))
+    return len(head)
+
+
+def added(build, _):
+    worst = 0
+    with harness.Daemon(build) as daemon:
+        daemon.wait_ready()
+        upload(daemon, "lenet", LENET)
+        for batch in (1, 2, 4, 5):
+            body = os.path.join(daemon.state, "binary")
+            head = write_binary(body, batch)
+            load = Load(build, daemon.port, "/v2/models/lenet/infer", "application/octet-stream", body, 1,
+                        f"Inference-Header-Content-Length: {head}")
+            load.run(2000)
+            runs = [load.run(2000) for _ in range(9)]
+            load.end()
+            us = statistics.median(r[2] for r in runs)
+            worst = max(worst, us)
+            print(f"added_time: {784 * 4 * batch} bytes: latency p50 {statistics.median(r[1] for r in runs):.1f} us, "
+                  f"of it not the plan's {us:.1f} us (best round {min(r[2] for r in runs):.1f})", flush=True)
+    print(f"added_time ratio={ADDED_GOAL_US / worst:.3f}")
+
+
+def start(build, _):
+    daemon = harness.Daemon(build)
+    with daemon:
+        daemon.wait_ready()
+        for i in range(10):
+            upload(daemon, f"model{i}", LENET)
+        times = []
+        for _ in range(7):
+            daemon.stop()
+            begin = time.monotonic()
+            daemon.start()
+            while daemon.get("/v2/health/ready").status != 200:
+                time.sleep(0.002)
+            times.append(time.monotonic() - begin)
+        index = daemon.post("/v2/repository/index").json()
+        states = ", ".join(sorted({v["state"] for v in index}))
+        print(f"start_ready: {len(index)} variants ({states}), exec to ready: median {statistics.median(times):.3f} s,"
+              f" worst {max(times):.3f} s")
+    print(f"start_ready ratio={START_GOAL_S / statistics.median(times):.3f}")
+
+
+if __name__ == "__main__":
+    part = {"requests": requests, "added": added, "start": start}[sys.argv[2]]
+    part(sys.argv[1], sys.argv[3] if len(sys.argv) > 3 else "")
