@@ -66,12 +66,46 @@ static int check_name(const char *name, struct error *err) {
     return 0;
 }
 
-/* Dot-files and what macOS adds are passed over. */
+/* Dot-files, what lies in dot-folders, and what macOS adds are passed over. */
 static bool is_passed_over(const char *name) {
-    const char *base = strrchr(name, '/');
+    while (*name) {
+        size_t n = strcspn(name, "/");
 
-    base = base ? base + 1 : name;
-    return !*base || *base == '.' || strstr(name, "__MACOSX/");
+        if ((n > 1 && *name == '.') || (n == 8 && !strncmp(name, "__MACOSX", 8)))
+            return true;
+        name += n + (name[n] != 0);
+    }
+    return false;
+}
+
+/* No picture in a file is larger than this; arrays may be as large as the data set. */
+#define PICTURE_BYTES_MAX ((size_t)256 << 20)
+
+static int over_limit(struct error *err, const char *name) {
+    return error_code(
+        err, -EFBIG, "too_large", "member '%.100s': the archive expands to more than is allowed", name);
+}
+
+static int unreadable(struct error *err, struct archive *a, const char *name) {
+    return dataset_bad(err, name, "cannot be read: %s", archive_error_string(a) ?: "damaged");
+}
+
+/* Reads a member that is not wanted: what it expands to counts, and takes no memory. */
+static int drain_member(struct archive *a, const char *name, uint64_t *left, struct error *err) {
+    char block[65536];
+    ssize_t n;
+
+    while ((n = archive_read_data(a, block, sizeof(block))) > 0) {
+        if ((uint64_t)n > *left)
+            return over_limit(err, name);
+        *left -= (uint64_t)n;
+    }
+    return n < 0 ? unreadable(err, a, name) : 0;
+}
+
+static bool is_picture(const uint8_t *d, size_t n) {
+    return (n > 3 && d[0] == 0xff && d[1] == 0xd8 && d[2] == 0xff) ||
+           (n > 8 && !memcmp(d, "\x89PNG\r\n\x1a\n", 8));
 }
 
 static int read_member(
@@ -96,23 +130,21 @@ static int read_member(
         n = archive_read_data(a, data + size, cap - size);
         if (n < 0 || (uint64_t)n > *left) {
             free(data);
-            return n < 0 ? dataset_bad(err, name, "cannot be read: %s", archive_error_string(a) ?: "damaged")
-                         : error_code(err, -EFBIG, "too_large",
-                               "member '%.100s': the archive expands to more than is allowed", name);
+            return n < 0 ? unreadable(err, a, name) : over_limit(err, name);
         }
         if (n == 0)
             break;
         size += (size_t)n;
         *left -= (uint64_t)n;
+        if (size > PICTURE_BYTES_MAX && is_picture(data, size)) {
+            free(data);
+            return error_code(err, -EFBIG, "too_large",
+                "member '%.100s': no picture is larger than %zu bytes", name, PICTURE_BYTES_MAX);
+        }
     }
     *ret = data;
     *ret_size = size;
     return 0;
-}
-
-static bool is_picture(const uint8_t *d, size_t n) {
-    return (n > 3 && d[0] == 0xff && d[1] == 0xd8 && d[2] == 0xff) ||
-           (n > 8 && !memcmp(d, "\x89PNG\r\n\x1a\n", 8));
 }
 
 static bool is_idx(const uint8_t *d, size_t n) {
@@ -197,13 +229,11 @@ static int take_entry(
         return 0;
     if (archive_entry_filetype(e) != AE_IFREG)
         return dataset_bad(err, name, "only regular files are accepted");
+    if (is_passed_over(name))
+        return drain_member(a, name, left, err);
     r = read_member(a, name, left, &data, &size, err);
     if (r < 0)
         return r;
-    if (is_passed_over(name)) {
-        free(data);
-        return 0;
-    }
     if (is_gzip(data, size)) {
         r = gunzip(name, &data, &size, left, err);
         if (r < 0) {
@@ -259,7 +289,7 @@ static int read_archive(struct import *m, int in, const struct progress *p, stru
 static int carry_over(struct import *m, const struct pack *old, struct error *err) {
     int r = 0;
 
-    for (uint32_t s = 0; old && s < pack_n_splits(old); s++) {
+    for (uint32_t s = 0; old && m->o->split && s < pack_n_splits(old); s++) {
         int split =
             !strcmp(pack_split(old, s), m->o->split) ? -1 : pack_writer_split(m->w, pack_split(old, s), err);
 

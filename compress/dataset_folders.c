@@ -119,11 +119,16 @@ static int split_id(struct import *m, const struct place *p, const uint8_t sha25
 
 static int class_id(struct import *m, const struct place *p, const char *member, struct error *err) {
     char name[256];
+    json_t *utf8;
 
     if (p->class_size > 255)
         return dataset_bad(err, member, "the class name is longer than 255 bytes");
     memcpy(name, p->class, p->class_size);
     name[p->class_size] = 0;
+    utf8 = json_string(name);
+    json_decref(utf8);
+    if (!utf8)
+        return dataset_bad(err, member, "the class name is not UTF-8");
     return pack_writer_class(m->w, name, err);
 }
 

@@ -83,8 +83,8 @@ static int close_files(const char *const *read, const char *const *write, struct
     for (; r == 0 && write && *write; write++)
         r = allow_path(rules, *write, WRITE_RIGHTS, err);
     /* the C library reads these while it works: processors, memory, locale */
-    for (const char *const *p =
-             (const char *const[]){"/proc", "/sys/devices/system/cpu", "/etc/localtime", NULL};
+    for (const char *const *p = (const char *const[]){"/proc", "/sys/devices/system/cpu", "/etc/localtime",
+             "/usr/lib/locale", NULL};
          r == 0 && *p; p++)
         r = allow_path(rules, *p, READ_RIGHTS, err);
     if (r == 0 && syscall(SYS_landlock_restrict_self, rules, 0) < 0)

@@ -174,7 +174,8 @@ static int sort_classes(struct pack_writer *w, struct error *err) {
         return error_oom(err);
     if (n)
         memcpy(old, w->class.name, n * sizeof(*old));
-    qsort(w->class.name, n, sizeof(*old), by_name);
+    if (n > 1)
+        qsort(w->class.name, n, sizeof(*old), by_name);
     for (uint32_t i = 0; i < n; i++)
         for (uint32_t k = 0; k < n; k++)
             if (w->class.name[k] == old[i])
