@@ -13,7 +13,7 @@ struct metric_writer {
 };
 
 static void put_head(struct metric_writer *w) {
-    static const char *const types[] = {"gauge", "counter", "histogram"};
+    static const char *const types[] = {"gauge", "counter", "histogram", "counter"};
     const struct metric *m = w->metric;
     /* the text format names a counter with its suffix, OpenMetrics without */
     const char *suffix = m->type == METRIC_COUNTER && !w->is_openmetrics ? "_total" : "";
@@ -36,6 +36,10 @@ static void put_sample(
     if (!w->rc)
         w->rc = isfinite(value) ? buf_printf(w->out, "%.15g\n", value)
                                 : buf_puts(w->out, isnan(value) ? "NaN\n" : "+Inf\n");
+}
+
+const struct metric *metric_row(const struct metric_writer *w) {
+    return w->metric;
 }
 
 void metric_sample(struct metric_writer *w, const char *labels, double value) {
@@ -73,7 +77,8 @@ void metric_label(char *ret, size_t size, const char *name, const char *value) {
 int metric_render_row(const struct metric *m, const struct api *api, bool is_openmetrics, struct buf *ret) {
     struct metric_writer w = {.out = ret, .metric = m, .is_openmetrics = is_openmetrics};
 
-    m->collect(api, &w);
+    if (m->type != METRIC_FOREIGN_COUNTER || !is_openmetrics)
+        m->collect(api, &w);
     return w.rc;
 }
 

@@ -12,7 +12,12 @@
 struct api;
 struct metric_writer;
 
-enum metric_type { METRIC_GAUGE, METRIC_COUNTER, METRIC_HISTOGRAM };
+enum metric_type {
+    METRIC_GAUGE,
+    METRIC_COUNTER,
+    METRIC_HISTOGRAM,
+    METRIC_FOREIGN_COUNTER, /* named by others, without "_total": not in OpenMetrics, which forbids it */
+};
 
 struct metric {
     const char *name; /* of counters without "_total" */
@@ -24,6 +29,9 @@ struct metric {
 
 extern const struct metric metric_table[];
 extern const size_t metric_table_size;
+
+/* The row that is being collected. */
+const struct metric *metric_row(const struct metric_writer *w);
 
 /* One sample. `labels`: "a=\"x\",b=\"y\"" (values by metric_label()), NULL: none. */
 void metric_sample(struct metric_writer *w, const char *labels, double value);

@@ -1,5 +1,6 @@
 /* The table of metrics and GET /metrics. */
 #include <dirent.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #include "api/metric.h"
 #include "api/routes.h"
 #include "base/cleanup.h"
+#include "config/config.h"
 #include "daemon/jobs.h"
 #include "daemon/judge.h"
 #include "daemon/models.h"
@@ -213,6 +215,50 @@ static void collect_jobs(const struct api *api, struct metric_writer *w) {
     }
 }
 
+/* ---- the names that dashboards made for Triton know, with the option triton_metrics ---- */
+
+static const struct {
+    const char *name;
+    size_t at; /* of a uint64_t in struct judge_stats */
+    double divisor;
+} triton_fields[] = {
+    {"nv_inference_compute_infer_duration_us", offsetof(struct judge_stats, stage[STAGE_INFER].sum_ns), 1e3},
+    {"nv_inference_compute_input_duration_us", offsetof(struct judge_stats, stage[STAGE_DECODE].sum_ns), 1e3},
+    {"nv_inference_compute_output_duration_us", offsetof(struct judge_stats, stage[STAGE_ENCODE].sum_ns),
+        1e3},
+    {"nv_inference_count", offsetof(struct judge_stats, n_items), 1},
+    {"nv_inference_exec_count", offsetof(struct judge_stats, n_executed), 1},
+    {"nv_inference_queue_duration_us", offsetof(struct judge_stats, stage[STAGE_QUEUE].sum_ns), 1e3},
+    {"nv_inference_request_duration_us", offsetof(struct judge_stats, success_ns), 1e3},
+    {"nv_inference_request_failure", offsetof(struct judge_stats, n_fail), 1},
+    {"nv_inference_request_success", offsetof(struct judge_stats, n_success), 1},
+};
+
+static void triton_of(struct metric_writer *w, const struct api *api, const json_t *variant, const char *key,
+    const char *labels) {
+    char own[LABELS_MAX] = "", version[16];
+    struct judge_stats s;
+
+    (void)labels;
+    judge_get(api->judge, key, &s);
+    snprintf(version, sizeof(version), "%d", (int)json_integer_value(json_object_get(variant, "number")));
+    metric_label(own, sizeof(own), "model", json_string_value(json_object_get(variant, "model")));
+    metric_label(own, sizeof(own), "version", version);
+    for (size_t i = 0; i < sizeof(triton_fields) / sizeof(triton_fields[0]); i++) {
+        uint64_t v;
+
+        if (strcmp(metric_row(w)->name, triton_fields[i].name) != 0)
+            continue;
+        memcpy(&v, (const char *)&s + triton_fields[i].at, sizeof(v));
+        metric_sample(w, own, (double)v / triton_fields[i].divisor);
+    }
+}
+
+static void collect_triton(const struct api *api, struct metric_writer *w) {
+    if (api->config && api->config->triton_metrics)
+        each_variant(api, w, triton_of);
+}
+
 /* ---- the process (proc(5)) ---- */
 
 static void collect_cpu(const struct api *api, struct metric_writer *w) {
@@ -297,6 +343,15 @@ const struct metric metric_table[] = {
     {"bonsai_variant_accuracy_ratio", METRIC_GAUGE, "Accuracy of the variant's last evaluation.",
         collect_accuracy},
     {"bonsai_variant_resident_bytes", METRIC_GAUGE, "Memory that the variant takes.", collect_resident_bytes},
+    {"nv_inference_compute_infer_duration_us", METRIC_FOREIGN_COUNTER, "Time of computing.", collect_triton},
+    {"nv_inference_compute_input_duration_us", METRIC_FOREIGN_COUNTER, "Time of decoding.", collect_triton},
+    {"nv_inference_compute_output_duration_us", METRIC_FOREIGN_COUNTER, "Time of encoding.", collect_triton},
+    {"nv_inference_count", METRIC_FOREIGN_COUNTER, "Items inferred.", collect_triton},
+    {"nv_inference_exec_count", METRIC_FOREIGN_COUNTER, "Runs of a variant.", collect_triton},
+    {"nv_inference_queue_duration_us", METRIC_FOREIGN_COUNTER, "Time of waiting.", collect_triton},
+    {"nv_inference_request_duration_us", METRIC_FOREIGN_COUNTER, "Time of whole requests.", collect_triton},
+    {"nv_inference_request_failure", METRIC_FOREIGN_COUNTER, "Requests that failed.", collect_triton},
+    {"nv_inference_request_success", METRIC_FOREIGN_COUNTER, "Requests that succeeded.", collect_triton},
     {"process_cpu_seconds", METRIC_COUNTER, "User and system CPU time.", collect_cpu},
     {"process_max_fds", METRIC_GAUGE, "Limit of open file descriptors.", collect_max_fds},
     {"process_open_fds", METRIC_GAUGE, "Open file descriptors.", collect_open_fds},

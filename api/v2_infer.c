@@ -212,6 +212,12 @@ static int start_pool(struct infer_call *c, struct error *err) {
     return REQUEST_PENDING;
 }
 
+/* An error that the handler itself answers is counted as the others are. */
+static int refuse(struct infer_call *c, int rc, const struct error *err) {
+    count(c, error_row_of(err)->status, 0);
+    return rc;
+}
+
 static int post_infer(struct request *r, struct reply *p, struct error *err) {
     struct infer_call *c = calloc(1, sizeof(*c));
     struct resident *resident;
@@ -226,15 +232,17 @@ static int post_infer(struct request *r, struct reply *p, struct error *err) {
     r->state = c;
     r->release = release;
     rc = target_find(r, &c->target, err);
-    if (!rc && (c->is_picture || r->body_size <= OPEN_ON_LOOP_MAX))
-        rc = open_body(c, err);
     if (rc)
         return rc;
+    if ((c->is_picture || r->body_size <= OPEN_ON_LOOP_MAX))
+        rc = open_body(c, err);
+    if (rc)
+        return refuse(c, rc, err);
     r->on_gone = on_gone;
     resident = residency_get(r->api->residency, c->target.key);
     if (resident && c->is_open) {
         rc = submit(c, resident, err);
-        return rc ? rc : REQUEST_PENDING;
+        return rc ? refuse(c, rc, err) : REQUEST_PENDING;
     }
     resident_unref(resident);
     return start_pool(c, err);
