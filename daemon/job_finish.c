@@ -98,6 +98,25 @@ static int judged_parent(struct jobs *j, const char *model, const json_t *old, c
     return *ret ? 0 : error_oom(err);
 }
 
+static char *evaluation_key(const json_t *variant, const json_t *evaluation) {
+    char *key;
+
+    if (asprintf(&key, "%s/%d/%s/%s", json_string_value(json_object_get(variant, "model")),
+            (int)json_integer_value(json_object_get(variant, "number")),
+            json_string_value(json_object_get(evaluation, "dataset")),
+            json_string_value(json_object_get(evaluation, "split"))) < 0)
+        return NULL;
+    return key;
+}
+
+/* The variant's present evaluation is also kept among all of them. */
+static void add_evaluation(json_t *variant, char **key, struct store_change *changes, size_t *n) {
+    json_t *e = json_object_get(variant, "evaluation");
+
+    if (json_is_object(e) && (*key = evaluation_key(variant, e)))
+        changes[(*n)++] = (struct store_change){STORE_EVALUATION, *key, e};
+}
+
 /* Called with the store locked. */
 static int publish_locked(struct jobs *j, const json_t *job, const char *path, json_t *parent,
     json_t *variant, const json_t *done, char ret_key[static NAME_MAX_SIZE + 16], struct error *err) {
@@ -106,8 +125,11 @@ static int publish_locked(struct jobs *j, const json_t *job, const char *path, j
     const json_t *requirement = json_object_get(json_object_get(job, "request"), "require");
     char key[NAME_MAX_SIZE + 16], parent_key[NAME_MAX_SIZE + 16];
     char digest[DIGEST_MAX];
+    _cleanup_(freep) char *kept = NULL, *kept_parent = NULL;
+    struct store_change changes[5];
     struct error unmet = {0};
     json_t *m = NULL, *more;
+    size_t n = 2;
     uint64_t bytes;
     bool ok, keeps;
     int number, r;
@@ -124,6 +146,8 @@ static int publish_locked(struct jobs *j, const json_t *job, const char *path, j
     variant_key(model, number, key, sizeof(key));
     variant_key(
         model, (int)json_integer_value(json_object_get(parent, "number")), parent_key, sizeof(parent_key));
+    changes[0] = (struct store_change){STORE_MODEL, model, m};
+    changes[1] = (struct store_change){STORE_VARIANT, parent_key, parent};
     verdict_set(variant, parent, done, m);
     ok = verdict_meets(variant, parent, requirement, &unmet);
     keeps = ok || !json_is_true(json_object_get(requirement, "discard"));
@@ -131,10 +155,12 @@ static int publish_locked(struct jobs *j, const json_t *job, const char *path, j
     if (!ok)
         json_object_set_new(
             more, "error", json_pack("{s:s, s:s}", "code", "requirement_not_met", "message", unmet.text));
-    r = job_set_state(j, id, ok ? JOB_SUCCEEDED : JOB_FAILED, more,
-        (struct store_change[]){
-            {STORE_MODEL, model, m}, {STORE_VARIANT, parent_key, parent}, {STORE_VARIANT, key, variant}},
-        keeps ? 3 : 2, err);
+    add_evaluation(parent, &kept_parent, changes, &n);
+    if (keeps) {
+        changes[n++] = (struct store_change){STORE_VARIANT, key, variant};
+        add_evaluation(variant, &kept, changes, &n);
+    }
+    r = job_set_state(j, id, ok ? JOB_SUCCEEDED : JOB_FAILED, more, changes, n, err);
     json_decref(more);
     json_decref(m);
     memcpy(ret_key, keeps ? key : "", keeps ? sizeof(key) : 1);
@@ -187,18 +213,6 @@ int job_finish_compress(struct jobs *j, json_t *job, const char *path, json_t *d
     return r;
 }
 
-static char *evaluation_key(const json_t *variant, const json_t *found) {
-    const json_t *e = json_object_get(found, "evaluation");
-    char *key;
-
-    if (asprintf(&key, "%s/%d/%s/%s", json_string_value(json_object_get(variant, "model")),
-            (int)json_integer_value(json_object_get(variant, "number")),
-            json_string_value(json_object_get(e, "dataset")),
-            json_string_value(json_object_get(e, "split"))) < 0)
-        return NULL;
-    return key;
-}
-
 static int keep_evaluation(
     struct jobs *j, const json_t *model, const char *name, const json_t *found, struct error *err) {
     const char *m = json_string_value(json_object_get(model, "name"));
@@ -215,7 +229,7 @@ static int keep_evaluation(
         copy = with_evaluation(variant, found);
         verdict_set(copy, original, NULL, model);
         variant_key(m, (int)json_integer_value(json_object_get(variant, "number")), key, sizeof(key));
-        evaluation = evaluation_key(variant, found);
+        evaluation = evaluation_key(variant, json_object_get(found, "evaluation"));
         r = evaluation ? store_apply(j->store,
                              (struct store_change[]){{STORE_VARIANT, key, copy},
                                  {STORE_EVALUATION, evaluation, json_object_get(found, "evaluation")}},

@@ -393,7 +393,10 @@ class Kept(unittest.TestCase):
         self.assertEqual(d.wait_job(job, 120)["state"], "succeeded")
         path = "/api/v1/models/again/variants/original/evaluations"
         self.assertEqual(len(d.get(path).json()["items"]), 1)
-        self.assertEqual(d.delete("/api/v1/models/again").status, 204)
+        job = d.post("/api/v1/jobs", {**Jobs.BODY, "model": "again"}).json()["id"]
+        self.assertEqual(d.wait_job(job, 120)["state"], "succeeded")
+        self.assertEqual(len(d.get("/api/v1/models/again/variants/small/evaluations").json()["items"]), 1)
+        self.assertEqual(d.delete("/api/v1/models/again?cascade=true").status, 204)
         self.assertEqual(d.put("/api/v1/models/again", LENET + b"\xc2\x3e\x01\x03").status, 201)
         self.assertEqual(d.get(path).json()["items"], [])
         self.assertEqual(d.delete("/api/v1/models/again").status, 204)
@@ -482,7 +485,7 @@ class Budgets(unittest.TestCase):
             self.assertEqual(sorted(m["name"] for m in full.get("/api/v1/models").json()["items"]), sorted(kept[1:]))
         finally:
             full.kill()
-            subprocess.run(["umount", state], check=False)
+            subprocess.run(["umount", "-l", state], check=False)
             shutil.rmtree(state, ignore_errors=True)
 
 

@@ -324,6 +324,25 @@ static void test_a_stop_interrupts_and_the_next_start_goes_on(void **state) {
     json_decref(doc);
 }
 
+static void test_a_stop_is_no_crash(void **state) {
+    struct fixture *f = *state;
+    json_t *doc;
+    char id[64];
+
+    create(f, "small", HANGS_UNTIL_ASKED, id);
+    for (int i = 0; i < 4; i++) { /* more stops than crashes are forgiven */
+        assert_int_equal(jobs_start(f->jobs, NULL), 0);
+        wait_state(f, id, "running");
+        close_jobs(f);
+        open_jobs(f);
+        assert_true(has_state(f, id, "queued"));
+    }
+    doc = jobs_get(f->jobs, id);
+    assert_int_equal(json_integer_value(json_object_get(doc, "attempts")), 4);
+    assert_null(json_object_get(doc, "crashes"));
+    json_decref(doc);
+}
+
 static void test_the_queue_is_bounded(void **state) {
     struct fixture *f = *state;
     json_t *job = NULL, *body = json_pack("{s:s, s:s, s:s, s:[{s:s}]}", "kind", "compress", "model", "m",
@@ -366,6 +385,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup_teardown(test_the_workers_own_error_fails_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_cancelled_job_frees_its_name, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_stop_interrupts_and_the_next_start_goes_on, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_stop_is_no_crash, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_queue_is_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_worker_that_hangs_is_ended_by_its_limit, setup, teardown),
         cmocka_unit_test(test_a_worker_that_is_not_there_is_an_error),
