@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "compress/command.h"
 #include "compress/compress_job.h"
+#include "compress/offline_data.h"
 #include "compress/recipe.h"
 
 struct run {
@@ -49,6 +50,13 @@ static json_t *steps_of(json_t *file) {
     return json_is_object(file) ? json_object_get(file, "steps") : file;
 }
 
+static int open_samples(const struct run *a, const json_t *steps, struct samples *ret, struct error *err) {
+    _cleanup_(recipe_freep) struct recipe *recipe = NULL;
+    int r = recipe_new(steps, &recipe, err);
+
+    return r < 0 ? r : offline_samples(a->model, a->data, a->preprocess, recipe_samples(recipe), ret, err);
+}
+
 static int run_recipe(const struct run *a, struct job_io *io, json_t **ret, struct error *err) {
     _cleanup_(samples_done) struct samples samples = {0};
     struct compress_job job = {.input = a->model, .output = a->output, .seed = (uint64_t)a->seed};
@@ -56,7 +64,7 @@ static int run_recipe(const struct run *a, struct job_io *io, json_t **ret, stru
     int r = command_read_json(a->recipe, &file, err);
 
     if (r == 0 && a->data)
-        r = command_samples(a->model, a->data, a->preprocess, &samples, err);
+        r = open_samples(a, steps_of(file), &samples, err);
     if (r == 0) {
         job.steps = steps_of(file);
         job.samples = a->data ? &samples : NULL;

@@ -76,14 +76,3 @@ int command_number(const char *option, const char *text, long min, long max, lon
     *ret = v;
     return 0;
 }
-
-int command_samples(
-    const char *model, const char *data, const char *preprocess, struct samples *ret, struct error *err) {
-    size_t n = strlen(data);
-
-    (void)model;
-    (void)preprocess;
-    if (n > 4 && !strcmp(data + n - 4, ".npy"))
-        return samples_from_npy(data, ret, err);
-    return error_set(err, -EINVAL, "only .npy");
-}

@@ -7,7 +7,6 @@
 #include <jansson.h>
 
 #include "base/error.h"
-#include "compress/samples.h"
 
 #define EXIT_USAGE 2
 
@@ -30,10 +29,6 @@ int command_usage(const struct command *c);
 /* Whole file into memory (free it); at most `max` bytes. */
 int command_read_file(const char *path, size_t max, void **ret, size_t *ret_size, struct error *err);
 int command_read_json(const char *path, json_t **ret, struct error *err);
-
-/* Calibration samples of an archive or .npy file for a model; samples_done. `preprocess` NULL: derived. */
-int command_samples(
-    const char *model, const char *data, const char *preprocess, struct samples *ret, struct error *err);
 
 /* A number with bounds, from an option. */
 int command_number(const char *option, const char *text, long min, long max, long *ret, struct error *err);

@@ -85,7 +85,8 @@ static bool has_names(const struct pack *p) {
 
 static int64_t find_label(const json_t *labels, const char *name) {
     for (size_t i = 0; i < json_array_size(labels); i++)
-        if (!strcmp(json_string_value(json_array_get(labels, i)), name))
+        if (json_is_string(json_array_get(labels, i)) &&
+            !strcmp(json_string_value(json_array_get(labels, i)), name))
             return (int64_t)i;
     return -1;
 }

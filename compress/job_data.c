@@ -82,26 +82,24 @@ static void job_samples_done(void *ctx) {
     free(s);
 }
 
-/* The split `train`, or without one `test` and then the verdict says so. */
-int job_samples_open(const char *pack_path, const struct graph *g, const json_t *preprocess, uint64_t most,
+int job_samples_of(struct pack *pack, const struct graph *g, const json_t *preprocess, uint64_t most,
     struct samples *ret, bool *ret_is_test, struct error *err) {
     struct job_samples *s = calloc(1, sizeof(*s));
-    int r;
+    int train, r;
 
-    if (!s)
+    if (!s) {
+        pack_free(pack);
         return error_oom(err);
-    r = g->n_inputs == 1 ? open_pack(pack_path, &s->pack, err)
+    }
+    s->pack = pack;
+    train = pack_find_split(pack, "train");
+    *ret_is_test = train < 0 || pack_count(pack, (uint32_t)train) == 0;
+    r = g->n_inputs == 1 ? feed_open(pack, *ret_is_test ? "test" : "train", &g->values[g->inputs[0]],
+                               preprocess, most, &s->feed, err)
                          : error_code(err, -EBADMSG, "method_not_applicable",
                                "the model has %zu inputs; pictures fit a model of one", g->n_inputs);
-    if (r == 0) {
-        int train = pack_find_split(s->pack, "train");
-
-        *ret_is_test = train < 0 || pack_count(s->pack, (uint32_t)train) == 0;
-        r = feed_open(s->pack, *ret_is_test ? "test" : "train", &g->values[g->inputs[0]], preprocess, most,
-            &s->feed, err);
-    }
     if (r < 0) {
-        pack_free(s->pack);
+        pack_free(pack);
         free(s);
         return r;
     }
@@ -109,6 +107,14 @@ int job_samples_open(const char *pack_path, const struct graph *g, const json_t 
     ret->owner = s;
     ret->done = job_samples_done;
     return 0;
+}
+
+int job_samples_open(const char *pack_path, const struct graph *g, const json_t *preprocess, uint64_t most,
+    struct samples *ret, bool *ret_is_test, struct error *err) {
+    struct pack *pack = NULL;
+    int r = open_pack(pack_path, &pack, err);
+
+    return r < 0 ? r : job_samples_of(pack, g, preprocess, most, ret, ret_is_test, err);
 }
 
 struct evaluated {

@@ -12,9 +12,11 @@
 static const struct command *const commands[] = {
     &command_bench,
     &command_check,
+    &command_evaluate,
     &command_infer,
     &command_job,
     &command_methods,
+    &command_plan,
     &command_run,
 };
 

@@ -1,0 +1,77 @@
+#include "compress/offline_data.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "compress/command.h"
+#include "compress/dataset.h"
+#include "compress/job_kinds.h"
+#include "engine/onnx.h"
+
+int offline_pack(
+    const char *path, const char *split, struct pack **ret, bool *ret_divided, struct error *err) {
+    const struct dataset_options o = {.split = split, .max_bytes = 16ull << 30, .max_members = 1000000};
+    _cleanup_(closep) int in = open(path, O_RDONLY | O_CLOEXEC);
+    _cleanup_(fclosep) FILE *out = tmpfile();
+    json_t *summary = NULL;
+    int r;
+
+    if (in < 0 || !out)
+        return error_errno(err, "'%s'", path);
+    r = dataset_import(in, fileno(out), &o, NULL, &summary, err);
+    if (ret_divided)
+        *ret_divided = json_is_true(json_object_get(summary, "divided"));
+    json_decref(summary);
+    return r < 0 ? r : pack_open(fileno(out), ret, err);
+}
+
+int offline_preprocess(const char *path, json_t **ret, json_t **ret_labels, struct error *err) {
+    json_t *file = NULL, *inner;
+    int r;
+
+    *ret = *ret_labels = NULL;
+    if (!path)
+        return 0;
+    r = command_read_json(path, &file, err);
+    if (r < 0)
+        return r;
+    inner = json_object_get(file, "preprocess");
+    *ret = json_incref(inner ? inner : file);
+    *ret_labels = inner ? json_incref(json_object_get(file, "labels")) : NULL;
+    json_decref(file);
+    return 0;
+}
+
+static int pack_samples(const char *model, const char *data, const json_t *preprocess, int64_t most,
+    struct samples *ret, struct error *err) {
+    _cleanup_(closep) int fd = open(model, O_RDONLY | O_CLOEXEC);
+    _cleanup_(graph_freep) struct graph *g = NULL;
+    struct pack *pack = NULL;
+    bool is_test = false;
+    int r;
+
+    if (fd < 0)
+        return error_errno(err, "'%s'", model);
+    r = onnx_read_fd(fd, &g, err);
+    if (r == 0)
+        r = offline_pack(data, NULL, &pack, NULL, err);
+    if (r == 0)
+        r = job_samples_of(pack, g, preprocess, (uint64_t)most, ret, &is_test, err);
+    if (r == 0 && is_test)
+        job_io_log("warning", "the data set has no split 'train': calibrated on 'test'");
+    return r;
+}
+
+int offline_samples(const char *model, const char *data, const char *preprocess, int64_t most,
+    struct samples *ret, struct error *err) {
+    size_t n = strlen(data);
+    json_auto_t *p = NULL, *labels = NULL;
+    int r;
+
+    if (n > 4 && !strcmp(data + n - 4, ".npy"))
+        return samples_from_npy(data, ret, err);
+    r = offline_preprocess(preprocess, &p, &labels, err);
+    return r < 0 ? r : pack_samples(model, data, p, most, ret, err);
+}
