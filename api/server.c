@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "api/api.h"
@@ -25,6 +26,7 @@
 #define STREAM_BLOCK      (16 * 1024)
 #define RUNS_PER_TURN     4
 #define SPARE_CONNECTIONS 8
+#define CUT_AT_ONCE       32
 #define TLS_PRIORITIES    "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:%SERVER_PRECEDENCE"
 
 /* One listener. */
@@ -426,8 +428,12 @@ static void sweep_door(struct door *d, unsigned since_ms) {
         if (call && call->is_streaming)
             stream_tick(call->x->reply.stream, now);
     }
-    if (d->conns.n + SPARE_CONNECTIONS > o->connections)
-        conn_cut_idle(&d->conns, SPARE_CONNECTIONS);
+}
+
+/* Near the limit the longest idle ones make room for those that wait in the backlog. */
+static void make_room(struct door *d) {
+    if (d->conns.n + SPARE_CONNECTIONS > d->server->options.connections)
+        conn_cut_idle(&d->conns, CUT_AT_ONCE);
 }
 
 static void check_drained(struct server *s) {
@@ -443,8 +449,10 @@ static void on_tick(uv_timer_t *t) {
     struct server *s = t->data;
     uint64_t now = now_ms(s);
 
-    for (unsigned i = 0; i < s->n_doors; i++)
+    for (unsigned i = 0; i < s->n_doors; i++) {
         conn_watch(&s->doors[i].conns, on_gone);
+        make_room(&s->doors[i]);
+    }
     if (now - s->swept_ms >= SWEEP_MS) {
         for (unsigned i = 0; i < s->n_doors; i++)
             sweep_door(&s->doors[i], (unsigned)(now - s->swept_ms));
@@ -535,6 +543,17 @@ static int add_door(struct server *s, const struct auth *auth, const char *spec,
     return 0;
 }
 
+/* The usual soft limit of 1,024 descriptors is less than the connections of one listener. */
+static void raise_fd_limit(const struct server_options *o) {
+    rlim_t want = (rlim_t)o->connections * MAX_DOORS + 1024;
+    struct rlimit l;
+
+    if (getrlimit(RLIMIT_NOFILE, &l) || l.rlim_cur >= want)
+        return;
+    l.rlim_cur = l.rlim_max < want ? l.rlim_max : want;
+    setrlimit(RLIMIT_NOFILE, &l);
+}
+
 int server_new(struct api *api, const struct auth *auth, const struct server_options *o, struct server **ret,
     struct error *err) {
     struct server *s = calloc(1, sizeof(*s));
@@ -545,6 +564,7 @@ int server_new(struct api *api, const struct auth *auth, const struct server_opt
     s->api = api;
     s->options = *o;
     pthread_mutex_init(&s->lock, NULL);
+    raise_fd_limit(o);
     signal(SIGPIPE, SIG_IGN); /* sendfile() has no MSG_NOSIGNAL */
     s->async.data = s->tick.data = s->soon.data = s;
     uv_async_init(api->loop, &s->async, on_async);
