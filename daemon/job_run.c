@@ -144,13 +144,26 @@ static void follow(struct follow *f, const json_t *request) {
     error_code(&f->error, -EPIPE, "worker_crashed", "the worker ended without a result: %s", how);
 }
 
+/* Errors of the daemon's own parts name a code only where the number does not say it. */
+static const char *code_of(const struct error *why) {
+    static const struct {
+        int err;
+        const char *code;
+    } codes[] = {{-ENOENT, "not_found"}, {-ENOMEM, "memory_budget"}, {-ENOSPC, "disk_budget"}};
+
+    for (size_t i = 0; !why->code && i < sizeof(codes) / sizeof(codes[0]); i++)
+        if (codes[i].err == why->err)
+            return codes[i].code;
+    return why->code ? why->code : "internal";
+}
+
 static void end(
     struct jobs *j, const char *id, enum job_state state, const struct error *why, unsigned crashes) {
     json_t *more = crashes ? json_pack("{s:i}", "crashes", crashes) : json_object();
 
     if (why)
-        json_object_set_new(more, "error",
-            json_pack("{s:s, s:s}", "code", why->code ? why->code : "internal", "message", why->text));
+        json_object_set_new(
+            more, "error", json_pack("{s:s, s:s}", "code", code_of(why), "message", why->text));
     job_set_state(j, id, state, more, NULL, 0, NULL);
     json_decref(more);
 }

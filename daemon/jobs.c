@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "daemon/job_request.h"
 #include "daemon/jobs_priv.h"
@@ -190,21 +191,42 @@ static int resolve_recipe(const struct jobs *j, json_t *doc, struct error *err) 
     return error_set(err, -EINVAL, "recipe: there is no recipe '%.64s'", name);
 }
 
+/* The worker's dry run. The model may be replaced while the worker looks: the file it was to read is gone
+ * then, and it looks again at the new one, or the model itself is what is missing. */
+static int plan_with_worker(struct jobs *j, const json_t *doc, json_t **ret, struct error *err) {
+    int r = 0;
+
+    for (int tries = 0; tries < 3; tries++) {
+        json_t *request = NULL;
+        struct error why = {0};
+        bool is_there;
+
+        r = job_request_for_worker(j->store, doc, "plan", NULL, &request, err);
+        if (r < 0)
+            return r;
+        r = spawn_call(j->worker, request, j->options.check_limit_s, ret, &why);
+        is_there = access(json_string_value(json_object_get(request, "input")), F_OK) == 0;
+        json_decref(request);
+        if (r < 0 && (is_there || tries == 2))
+            return error_copy(err, &why);
+        if (r == 0)
+            break;
+    }
+    return r;
+}
+
 /* The request as a document, checked here and, for compression, by the worker's dry run (*ret_plan, may be
  * NULL). */
 static int check(struct jobs *j, const json_t *body, json_t **ret, json_t **ret_plan, struct error *err) {
-    json_t *doc = NULL, *request = NULL, *plan = NULL;
+    json_t *doc = NULL, *plan = NULL;
     int r = job_request_check(j->store, body, &doc, err);
 
     if (r == 0)
         r = resolve_recipe(j, doc, err);
     if (r == 0 && json_array_size(json_object_get(doc, "steps")) > 0)
-        r = job_request_for_worker(j->store, doc, "plan", NULL, &request, err);
-    if (r == 0 && request)
-        r = spawn_call(j->worker, request, j->options.check_limit_s, &plan, err);
+        r = plan_with_worker(j, doc, &plan, err);
     else if (r == 0 && !strcmp(json_string_value(json_object_get(doc, "kind")), "compress"))
         r = error_set(err, -EINVAL, "steps is empty");
-    json_decref(request);
     if (r < 0 || !ret_plan)
         json_decref(plan);
     else

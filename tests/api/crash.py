@@ -37,6 +37,7 @@ class Client:
         self.models, self.datasets, self.jobs, self.deleted, self.in_doubt = {}, set(), {}, set(), set()
         self.digests = {}  # model → digest of what its job made
         self.results = []
+        self.n_datasets = 0  # those that were seen and removed
         self.n = 0
 
     def step(self):
@@ -121,6 +122,11 @@ def forget(daemon, client, keep):
         state = daemon.get(f"/api/v1/jobs/{job}").json()["state"]
         if state in ("succeeded", "failed", "cancelled"):
             client.results.append((job, state, *client.jobs.pop(job)))
+    while len(client.datasets) > keep and not client.jobs:
+        name = min(client.datasets)
+        assert daemon.delete(f"/api/v1/datasets/{name}").status == 204
+        client.datasets.discard(name)
+        client.n_datasets += 1
     while len(client.models) > keep and not client.jobs:
         name = min(client.models)
         reply = daemon.delete(f"/api/v1/models/{name}?cascade=true")
@@ -165,7 +171,7 @@ def main():
     finally:
         daemon.kill()
         shutil.rmtree(state, ignore_errors=True)
-    print(f"{kills} kills: {len(client.models)} models, {len(client.datasets)} data sets, {len(client.results)} finished jobs; nothing acknowledged lost")
+    print(f"{kills} kills: {len(client.models)} models, {client.n_datasets + len(client.datasets)} data sets, {len(client.results)} finished jobs; nothing acknowledged lost")
 
 
 if __name__ == "__main__":
