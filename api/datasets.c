@@ -192,10 +192,10 @@ static int put_dataset(struct request *r, struct reply *p, struct error *err) {
 }
 
 static int list_datasets(struct request *r, struct reply *p, struct error *err) {
-    json_auto_t *all = store_list(r->api->store, STORE_DATASET, NULL);
+    json_auto_t *all = view_newest_first(store_list(r->api->store, STORE_DATASET, NULL));
     json_t *views = json_array();
 
-    for (size_t i = json_array_size(all); i-- > 0;)
+    for (size_t i = 0; i < json_array_size(all); i++)
         json_array_append_new(views, view_dataset(json_array_get(all, i)));
     return reply_json(p, 200,
         view_page(views, "name", request_query_uint(r, "limit", 100), request_query(r, "cursor")), err);

@@ -187,23 +187,12 @@ static int post_models(struct request *r, struct reply *p, struct error *err) {
     return e < 0 ? e : reply_json(p, 200, summary, err);
 }
 
-static int by_created(const void *a, const void *b) {
-    return strcmp(json_string_value(json_object_get(*(json_t *const *)b, "created")),
-        json_string_value(json_object_get(*(json_t *const *)a, "created")));
-}
-
 static int list_models(struct request *r, struct reply *p, struct error *err) {
-    json_t *all = store_list(r->api->store, STORE_MODEL, NULL), *views = json_array();
-    size_t n = json_array_size(all);
-    _cleanup_(freep) json_t **docs = calloc(n + 1, sizeof(json_t *));
+    json_auto_t *all = view_newest_first(store_list(r->api->store, STORE_MODEL, NULL));
+    json_t *views = json_array();
 
-    for (size_t i = 0; docs && i < n; i++)
-        docs[i] = json_array_get(all, i);
-    if (docs)
-        qsort(docs, n, sizeof(json_t *), by_created);
-    for (size_t i = 0; docs && i < n; i++)
-        json_array_append_new(views, view_model(r->api, docs[i], true));
-    json_decref(all);
+    for (size_t i = 0; i < json_array_size(all); i++)
+        json_array_append_new(views, view_model(r->api, json_array_get(all, i), true));
     return reply_json(p, 200,
         view_page(views, "name", request_query_uint(r, "limit", 100), request_query(r, "cursor")), err);
 }

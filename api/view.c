@@ -163,6 +163,26 @@ json_t *view_model(struct api *api, const json_t *model, bool is_row) {
     return o;
 }
 
+static int by_created(const void *a, const void *b) {
+    return strcmp(json_string_value(json_object_get(*(json_t *const *)b, "created")),
+        json_string_value(json_object_get(*(json_t *const *)a, "created")));
+}
+
+json_t *view_newest_first(json_t *all) {
+    size_t n = json_array_size(all);
+    _cleanup_(freep) json_t **docs = calloc(n + 1, sizeof(json_t *));
+    json_t *sorted = json_array();
+
+    for (size_t i = 0; docs && i < n; i++)
+        docs[i] = json_array_get(all, i);
+    if (docs)
+        qsort(docs, n, sizeof(json_t *), by_created);
+    for (size_t i = 0; docs && i < n; i++)
+        json_array_append(sorted, docs[i]);
+    json_decref(all);
+    return sorted;
+}
+
 json_t *view_page(json_t *all, const char *key, size_t limit, const char *cursor) {
     json_t *items = json_array(), *next = json_null();
     size_t from = 0, n = json_array_size(all);

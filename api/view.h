@@ -13,6 +13,9 @@
 json_t *view_model(struct api *api, const json_t *model, bool is_row);
 json_t *view_variant(struct api *api, const json_t *variant, bool is_row);
 
+/* The documents by their "created", newest first: a new array for `all`, which is taken. */
+json_t *view_newest_first(json_t *all);
+
 /* {"items":[…],"next_cursor":…} of `all` (new array, taken), newest first as it is; `key` is the member that
  * cursors name. `limit` and `cursor` from the query. */
 json_t *view_page(json_t *all, const char *key, size_t limit, const char *cursor);

@@ -124,7 +124,8 @@ def forget(daemon, client, keep):
             client.results.append((job, state, *client.jobs.pop(job)))
     while len(client.datasets) > keep and not client.jobs:
         name = min(client.datasets)
-        assert daemon.delete(f"/api/v1/datasets/{name}").status == 204
+        reply = daemon.delete(f"/api/v1/datasets/{name}")
+        assert reply.status == 204, reply
         client.datasets.discard(name)
         client.n_datasets += 1
     while len(client.models) > keep and not client.jobs:
@@ -161,6 +162,9 @@ def main():
                     onnx = daemon.get(f"/api/v1/models/{name}/variants/{variant}/onnx")
                     assert onnx.status == 200, onnx
                     client.check_bytes(name, onnx.body)
+                # those whose acknowledgement the kill cut off, too
+                daemon.wait(lambda: not any(daemon.get(f"/api/v1/jobs?state={s}").json()["items"] for s in ("queued", "running")),
+                            120, "all jobs end")
                 check_files(daemon)
                 forget(daemon, client, keep=4)
                 check_files(daemon)

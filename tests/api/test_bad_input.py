@@ -350,6 +350,22 @@ class Kept(unittest.TestCase):
         self.assertEqual(reply.status, 422, reply)
         self.assertEqual(d.delete("/api/v1/datasets/one").status, 204)
 
+    def test_lists_are_newest_first_and_come_in_pages(self):
+        for name in ("zebra", "ant"):
+            self.assertEqual(d.put(f"/api/v1/datasets/{name}", tar(*PICTURES)).status, 201)
+            self.assertEqual(d.put(f"/api/v1/models/{name}", LENET + b"\xc2\x3e\x01" + name[:1].encode()).status, 201)
+        for kind, last in (("datasets", "fashion"), ("models", "lenet")):
+            seen, cursor = [], ""
+            for _ in range(4):
+                page = d.get(f"/api/v1/{kind}?limit=1{cursor}").json()
+                seen += [i["name"] for i in page["items"]]
+                if not page["next_cursor"]:
+                    break
+                cursor = f"&cursor={page['next_cursor']}"
+            self.assertEqual(seen, ["ant", "zebra", last], kind)
+            for name in ("zebra", "ant"):
+                self.assertEqual(d.delete(f"/api/v1/{kind}/{name}").status, 204)
+
     def test_job_on_a_model_deleted_under_it(self):
         self.assertEqual(d.put("/api/v1/models/gone", LENET + b"\xc2\x3e\x01\x00").status, 201)
         reply = d.post("/api/v1/jobs", {**Jobs.BODY, "model": "gone"})
