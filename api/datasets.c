@@ -13,6 +13,7 @@
 
 #include "api/dataset_item.h"
 #include "api/routes.h"
+#include "api/upload_path.h"
 #include "api/view.h"
 #include "base/cleanup.h"
 #include "daemon/jobs.h"
@@ -71,19 +72,6 @@ static int check_put(struct request *r, struct reply *p, struct error *err) {
     if (e == 0 && split)
         e = name_check(split, "split", err);
     return e < 0 || !length ? e : store_check_disk(r->api->store, strtoull(length, NULL, 10), err);
-}
-
-static int name_upload(struct request *r, char *ret, size_t size, struct error *err) {
-    char from[64], id[UUID_MAX];
-
-    if (r->file.name) {
-        snprintf(ret, size, "%s", r->file.name);
-        return 0;
-    }
-    uuid_v7(id); /* two clients may send the same Request-Id */
-    snprintf(ret, size, "%s/upload-%s.data", store_tmp(r->api->store), id);
-    snprintf(from, sizeof(from), "/proc/self/fd/%d", r->file.fd);
-    return linkat(AT_FDCWD, from, AT_FDCWD, ret, AT_SYMLINK_FOLLOW) < 0 ? error_errno(err, "the upload") : 0;
 }
 
 /* Runs the worker; the pack stands at `pack` afterwards. */
@@ -183,7 +171,7 @@ static int put_dataset(struct request *r, struct reply *p, struct error *err) {
             err, -EEXIST, "there is a data set '%.64s' with other content; ?replace=true replaces it", name);
     e = have ? refuse_in_use(r, p, name, err) : 0;
     if (e == 0)
-        e = name_upload(r, input, sizeof(input), err);
+        e = upload_path(r, "data", input, sizeof(input), err);
     if (e < 0)
         return e;
     e = put_with(r, p, have, input, err);

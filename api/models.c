@@ -11,6 +11,7 @@
 #include "api/body.h"
 #include "api/etag.h"
 #include "api/routes.h"
+#include "api/upload_path.h"
 #include "api/view.h"
 #include "base/cleanup.h"
 #include "daemon/jobs.h"
@@ -38,20 +39,6 @@ static int wanted_digest(const struct request *r, char ret[static DIGEST_MAX], s
         return error_set(err, -EINVAL, "Content-Digest is not of the form sha-256=:BASE64:");
     digest_text(raw, ret);
     return 1;
-}
-
-/* A name for an upload that has none (O_TMPFILE), so that the worker can open it. */
-static int name_upload(struct request *r, char *ret, size_t size, struct error *err) {
-    char from[64], id[UUID_MAX];
-
-    if (r->file.name) {
-        snprintf(ret, size, "%s", r->file.name);
-        return 0;
-    }
-    uuid_v7(id); /* two clients may send the same Request-Id */
-    snprintf(ret, size, "%s/upload-%s.onnx", store_tmp(r->api->store), id);
-    snprintf(from, sizeof(from), "/proc/self/fd/%d", r->file.fd);
-    return linkat(AT_FDCWD, from, AT_FDCWD, ret, AT_SYMLINK_FOLLOW) < 0 ? error_errno(err, "the upload") : 0;
 }
 
 static int check_put(struct request *r, struct reply *p, struct error *err) {
@@ -162,7 +149,7 @@ static int put_model(struct request *r, struct reply *p, struct error *err) {
     if (e == 1 && strcmp(digest, wanted) != 0)
         return error_code(err, -EINVAL, "digest_mismatch", "the body's digest is %s, Content-Digest says %s",
             digest, wanted);
-    e = name_upload(r, path, sizeof(path), err);
+    e = upload_path(r, "onnx", path, sizeof(path), err);
     if (e < 0)
         return e;
     e = jobs_check_model(r->api->jobs, path, &summary, err);
@@ -180,9 +167,10 @@ static int post_models(struct request *r, struct reply *p, struct error *err) {
     if (!request_query_bool(r, "dry_run", false))
         return error_set(
             err, -EINVAL, "only ?dry_run=true is possible here; PUT /api/v1/models/NAME keeps a model");
-    e = name_upload(r, path, sizeof(path), err);
-    if (e == 0)
-        e = jobs_check_model(r->api->jobs, path, &summary, err);
+    e = upload_path(r, "onnx", path, sizeof(path), err);
+    if (e < 0)
+        return e;
+    e = jobs_check_model(r->api->jobs, path, &summary, err);
     unlink(path);
     return e < 0 ? e : reply_json(p, 200, summary, err);
 }

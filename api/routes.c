@@ -17,6 +17,7 @@ const struct route *const route_files[] = {
     v2_repository_routes,
     v2_routes,
     v2_stats_routes,
+    variant_import_routes,
     variants_routes,
 };
 const size_t route_files_size = sizeof(route_files) / sizeof(route_files[0]);

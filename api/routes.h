@@ -14,6 +14,7 @@ extern const struct route metrics_routes[];
 extern const struct route models_routes[];
 extern const struct route openapi_routes[];
 extern const struct route page_routes[];
+extern const struct route variant_import_routes[];
 extern const struct route variants_routes[];
 extern const struct route system_routes[];
 extern const struct route v2_infer_routes[];

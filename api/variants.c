@@ -4,7 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
+#include <zstd.h>
 
 #include "api/body.h"
 #include "api/etag.h"
@@ -115,22 +117,75 @@ static int unload_variant(struct request *r, struct reply *p, struct error *err)
     return e < 0 ? e : reply_variant(r, p, 200, doc, err);
 }
 
+/* Entropy-coded by zstd, level 22 with a long window: pinned, so that sizes compare (the last stage of Deep
+ * Compression). */
+#define CONTAINER_LEVEL  22
+#define CONTAINER_WINDOW 27
+#define CONTAINER_MAX    ((uint64_t)1 << 30)
+
+static int compress_file(int fd, uint64_t size, char **ret, size_t *ret_size, struct error *err) {
+    size_t bound = ZSTD_compressBound(size), n;
+    void *from = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+    ZSTD_CCtx *ctx = ZSTD_createCCtx();
+    char *to = malloc(bound);
+
+    if (from == MAP_FAILED || !ctx || !to) {
+        free(to);
+        ZSTD_freeCCtx(ctx);
+        if (from != MAP_FAILED)
+            munmap(from, size);
+        return error_oom(err);
+    }
+    ZSTD_CCtx_setParameter(ctx, ZSTD_c_compressionLevel, CONTAINER_LEVEL);
+    ZSTD_CCtx_setParameter(ctx, ZSTD_c_windowLog, CONTAINER_WINDOW);
+    ZSTD_CCtx_setParameter(ctx, ZSTD_c_enableLongDistanceMatching, 1);
+    n = ZSTD_compress2(ctx, to, bound, from, size);
+    ZSTD_freeCCtx(ctx);
+    munmap(from, size);
+    if (ZSTD_isError(n)) {
+        free(to);
+        return error_set(err, -EIO, "zstd: %s", ZSTD_getErrorName(n));
+    }
+    *ret = to;
+    *ret_size = n;
+    return 0;
+}
+
+static int reply_container(struct reply *p, int fd, uint64_t size, struct error *err) {
+    char *bytes = NULL;
+    size_t n = 0;
+    int e;
+
+    if (size > CONTAINER_MAX) {
+        close(fd);
+        return error_set(err, -EFBIG, "files of more than %llu bytes are not entropy-coded",
+            (unsigned long long)CONTAINER_MAX);
+    }
+    e = compress_file(fd, size, &bytes, &n, err);
+    close(fd);
+    p->no_encoding = true;
+    return e < 0 ? e : reply_bytes(p, 200, "application/zstd", bytes, n);
+}
+
 static int get_onnx(struct request *r, struct reply *p, struct error *err) {
     json_auto_t *doc = NULL;
-    const char *digest;
+    const char *digest, *container = request_query(r, "container");
     char key[KEY_SIZE];
     int fd, e = find(r, &doc, key, err);
+    uint64_t size;
 
     if (e < 0)
         return e;
     digest = json_string_value(json_object_get(doc, "digest"));
+    size = (uint64_t)json_integer_value(json_object_get(doc, "bytes_file"));
     fd = store_blob_open(r->api->store, digest, err);
     if (fd < 0)
         return fd;
-    reply_header(p, "Content-Disposition", "attachment; filename=\"%s~%s.onnx\"", request_param(r, "model"),
-        json_string_value(json_object_get(doc, "name")));
-    return reply_file(r, p, fd, (uint64_t)json_integer_value(json_object_get(doc, "bytes_file")),
-        "application/octet-stream", digest + 7, err);
+    reply_header(p, "Content-Disposition", "attachment; filename=\"%s~%s.onnx%s\"", request_param(r, "model"),
+        json_string_value(json_object_get(doc, "name")), container ? ".zst" : "");
+    if (container)
+        return reply_container(p, fd, size, err);
+    return reply_file(r, p, fd, size, "application/octet-stream", digest + 7, err);
 }
 
 /* Is the alias free within the model, or this variant's own? */
@@ -304,6 +359,7 @@ const struct route variants_routes[] = {
         .scope = SCOPE_READ,
         .run = RUN_POOL,
         .handle = get_onnx,
+        .query = {{"container", QUERY_ENUM, 0, 0, "zst", "Entropy-coded by zstd."}},
         .id = "getOnnx",
         .summary = "The variant's standard ONNX file.",
         .statuses = "200 206 304 404 416",
