@@ -195,41 +195,44 @@ static inline bool is_digit(char c) {
     return c >= '0' && c <= '9';
 }
 
-/* Eight digits at p as a number, least significant byte first; false: not all are digits. Sums neighbours in
- * three multiplications: ab cd ef gh -> abcd efgh -> abcdefgh. */
-static inline bool eight_digits(const char *p, uint64_t *ret) {
-    uint64_t v;
+/* Up to eight digits at p as a number; returns how many, *kept: how many of them follow leading zeros. Which
+ * bytes are no digits: those whose high bit a sum sets (none carries into the next). The digits, as 0 to 9,
+ * move to the upper bytes, so that zeros lead; then three multiplications sum neighbours: ab cd ef gh -> abcd
+ * efgh -> abcdefgh. */
+static inline unsigned some_digits(const char *p, unsigned *kept, uint64_t *ret) {
+    uint64_t v, others;
+    unsigned n = 8;
 
     memcpy(&v, p, sizeof(v));
-    if (((v & 0xf0f0f0f0f0f0f0f0) | (((v + 0x0606060606060606) & 0xf0f0f0f0f0f0f0f0) >> 4)) !=
-        0x3333333333333333)
-        return false;
-    v -= 0x3030303030303030;
+    v ^= 0x3030303030303030;
+    others = (((v & 0x7f7f7f7f7f7f7f7f) + 0x7676767676767676) | v) & 0x8080808080808080;
+    if (others) {
+        n = (unsigned)__builtin_ctzll(others) / 8;
+        v = n ? v << (64 - 8 * n) : 0;
+    }
+    *kept = v ? 8 - (unsigned)__builtin_ctzll(v) / 8 : 0;
     v = v * 10 + (v >> 8);
     *ret = ((v & 0x000000ff000000ff) * 0x000f424000000064 +
                ((v >> 16) & 0x000000ff000000ff) * 0x0000271000000001) >>
            32;
-    return true;
-}
-
-static inline unsigned n_digits(uint64_t v) {
-    unsigned n = 8;
-
-    for (uint64_t power = 10000000; n && v < power; power /= 10)
-        n--;
     return n;
 }
 
-/* Up to 19 digits are kept; the others only move the exponent. */
-static inline const char *take_digits(
+/* Up to 19 digits are kept; the others only move the exponent. `step`: by how much one that is kept does. */
+static inline __attribute__((always_inline)) const char *take_digits(
     const char *p, const char *end, struct decimal *d, unsigned *kept, int step) {
-    uint64_t eight;
+    static const uint64_t tens[] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000};
 
-    while (*kept <= 11 && end - p >= 8 && eight_digits(p, &eight)) {
-        *kept += d->digits ? 8 : n_digits(eight);
-        d->digits = d->digits * 100000000 + eight;
-        d->exponent += 8 * step;
-        p += 8;
+    while (*kept <= 11 && end - p >= 8) {
+        uint64_t some;
+        unsigned after_zeros, n = some_digits(p, &after_zeros, &some);
+
+        *kept += d->digits ? n : after_zeros;
+        d->digits = d->digits * tens[n] + some;
+        d->exponent += (int)n * step;
+        p += n;
+        if (n < 8)
+            return p;
     }
     for (; is_digit(*p); p++) {
         if (*kept < 19) {
@@ -258,17 +261,21 @@ static const char *take_exponent(const char *p, struct decimal *d) {
 }
 
 /* A JSON number (RFC 8259, 6) at p, which a ']' follows at some distance: no bound is needed. NULL: none. */
-static inline const char *take_decimal(const char *p, const char *end, struct decimal *d) {
+static inline __attribute__((always_inline)) const char *take_decimal(
+    const char *p, const char *end, struct decimal *d) {
     unsigned kept = 0;
 
     *d = (struct decimal){.is_integer = true};
-    if (*p == '-') {
-        d->is_negative = true;
-        p++;
-    }
+    d->is_negative = *p == '-'; /* half of many inputs: no branch */
+    p += d->is_negative;
     if (!is_digit(*p) || (*p == '0' && is_digit(p[1])))
         return NULL;
-    p = take_digits(p, end, d, &kept, 0);
+    if (is_digit(p[1])) {
+        p = take_digits(p, end, d, &kept, 0);
+    } else { /* as nearly all numbers begin */
+        d->digits = (uint64_t)(*p++ - '0');
+        kept = d->digits != 0;
+    }
     if (*p == '.') {
         d->is_integer = false;
         if (!is_digit(p[1]))

@@ -274,9 +274,10 @@ int scheduler_submit(struct scheduler *s, struct sched_work *w, struct error *er
         *s->last = w;
         s->last = &w->next;
         s->n_waiting++;
-        pthread_cond_signal(&s->wanted);
     }
     pthread_mutex_unlock(&s->lock);
+    if (r == 0) /* outside: a slot woken under the lock would only go to sleep on it */
+        pthread_cond_signal(&s->wanted);
     return r;
 }
 
