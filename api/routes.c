@@ -2,6 +2,7 @@
 
 /* Every file that answers requests. A file's rows stand at its end. */
 const struct route *const route_files[] = {
+    bench_routes,
     compare_routes,
     comparison_routes,
     datasets_routes,

@@ -4,6 +4,7 @@
 
 #include "api/route.h"
 
+extern const struct route bench_routes[];
 extern const struct route compare_routes[];
 extern const struct route comparison_routes[];
 extern const struct route datasets_routes[];

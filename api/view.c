@@ -59,6 +59,15 @@ static json_t *form_of(const json_t *variant, const char *id) {
     return NULL;
 }
 
+/* As the variant's own record says; weights without one lie there as plain floats. */
+static json_t *form_view(const json_t *variant, const json_t *row) {
+    json_t *form = form_of(variant, json_string_value(json_object_get(row, "id")));
+
+    if (form)
+        return json_incref(form);
+    return json_integer_value(json_object_get(row, "params")) > 0 ? json_string("dense") : json_null();
+}
+
 static json_t *layers_view(struct api *api, const json_t *variant, const char *key) {
     json_t *rows = json_object_get(json_object_get(variant, "summary"), "layers"), *row, *list = json_array();
     json_t *kernels = kernels_of(api, key);
@@ -66,11 +75,11 @@ static json_t *layers_view(struct api *api, const json_t *variant, const char *k
 
     json_array_foreach(rows, i, row) {
         const char *id = json_string_value(json_object_get(row, "id"));
-        json_t *k = json_object_get(kernels, id), *form = form_of(variant, id);
+        json_t *k = json_object_get(kernels, id);
 
         json_array_append_new(
             list, json_pack("{s:s, s:O, s:o, s:o, s:O, s:O, s:O, s:n}", "name", id, "op",
-                      json_object_get(row, "op"), "form", or_null(form), "kernel",
+                      json_object_get(row, "op"), "form", form_view(variant, row), "kernel",
                       or_null(json_object_get(k, "kernel")), "bytes", json_object_get(row, "bytes"), "macs",
                       json_object_get(row, "macs"), "params", json_object_get(row, "params"), "latency_us"));
     }
