@@ -199,15 +199,17 @@ static int plan_with_worker(struct jobs *j, const json_t *doc, json_t **ret, str
     for (int tries = 0; tries < 3; tries++) {
         json_t *request = NULL;
         struct error why = {0};
-        bool is_there;
+        bool is_sure;
 
         r = job_request_for_worker(j->store, doc, "plan", NULL, &request, err);
         if (r < 0)
             return r;
         r = spawn_call(j->worker, request, j->options.check_limit_s, ret, &why);
-        is_there = access(json_string_value(json_object_get(request, "input")), F_OK) == 0;
+        /* the same content may have come back meanwhile: its failure to open the file says nothing either */
+        is_sure = access(json_string_value(json_object_get(request, "input")), F_OK) == 0 &&
+                  !(why.code && !strcmp(why.code, "internal"));
         json_decref(request);
-        if (r < 0 && (is_there || tries == 2))
+        if (r < 0 && (is_sure || tries == 2))
             return error_copy(err, &why);
         if (r == 0)
             break;
