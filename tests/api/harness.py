@@ -80,9 +80,13 @@ class Daemon:
         return self.start()
 
     def __exit__(self, *_):
-        self.stop()
+        status, said = self.stop(), self.stderr()
         if self.is_own_state:
             shutil.rmtree(self.state, ignore_errors=True)
+        # of a build with sanitizers
+        found = next((w for w in ("runtime error:", "ERROR: AddressSanitizer", "WARNING: ThreadSanitizer") if w in said), None)
+        assert not found, said[max(0, said.index(found) - 200):][:4000]
+        assert status in (0, None), f"the daemon ended with {status}: {said[-2000:]}"
 
     def request(self, method, path, body=None, headers=None, timeout=60):
         if isinstance(body, (dict, list)):
