@@ -60,6 +60,30 @@ int8_gain() {
         -- "$build/tests/bench/float_latency" "$work/nets/$1.onnx" "$3" "$4"
 }
 
+# Eight networks that share no weights, four of them int8: copies of resnet20 with every weight moved a little.
+need_eight() {
+    need_int8 resnet20 32
+    [ -f "$work/nets/eight7.onnx" ] && return
+    /usr/bin/python3 -c "
+import sys, numpy, onnx
+from onnx import numpy_helper
+for i in range(8):
+    m = onnx.load(sys.argv[1] + '/resnet20' + ('.int8' if i % 2 else '') + '.onnx')
+    for t in m.graph.initializer:
+        a = numpy_helper.to_array(t)
+        if a.ndim == 4:
+            t.CopyFrom(numpy_helper.from_array(a + (a.dtype.type(1) if a.dtype == numpy.int8 else numpy.float32(1e-3)) * a.dtype.type(i), t.name))
+    onnx.save(m, sys.argv[1] + f'/eight{i}.onnx')" "$work/nets"
+}
+
+need_vgg16() {
+    [ -f "$work/nets/vgg16.onnx" ] || "$build/tests/bench/make_vgg16" "$work/nets/vgg16.onnx"
+}
+
+memory() {
+    /usr/bin/python3 "$root/tests/bench/memory.py" "$build" "$@"
+}
+
 serving() {
     /usr/bin/python3 "$root/tests/bench/serving.py" "$build" "$1" "${ORT_FOLDER:-}"
 }
@@ -79,6 +103,8 @@ run_one() {
     json_parse) "$build/tests/bench/json_parse" ;;
     added_time) serving added ;;
     start_ready) serving start ;;
+    big_upload) mkdir -p "$work/nets" && need_vgg16 && memory big "$work/nets/vgg16.onnx" ;;
+    eight_resident) need_eight && memory resident "$work"/nets/eight?.onnx ;;
     *)
         echo "unknown benchmark $1; there are: $all" >&2
         exit 2
@@ -86,7 +112,7 @@ run_one() {
     esac
 }
 
-all="float_resnet20 float_resnet18 float_mobilenet_v2 int8_resnet20 int8_resnet18 int8_mobilenet_v2 int8_gain_resnet20 int8_gain_resnet18 int8_gain_mobilenet_v2 lenet_requests json_parse added_time start_ready"
+all="float_resnet20 float_resnet18 float_mobilenet_v2 int8_resnet20 int8_resnet18 int8_mobilenet_v2 int8_gain_resnet20 int8_gain_resnet18 int8_gain_mobilenet_v2 lenet_requests json_parse added_time start_ready big_upload eight_resident"
 if [ "${1:-all}" = all ]; then
     for name in $all; do run_one "$name"; done
 else
