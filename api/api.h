@@ -38,7 +38,7 @@ struct api {
     struct judge *judge;
     atomic_bool is_ready; /* start-up loads are done */
     atomic_bool is_draining;
-    atomic_bool is_benching; /* POST …/bench: one at a time */
+    atomic_bool is_benching;  /* POST …/bench: one at a time */
     uint64_t started_ns;      /* CLOCK_MONOTONIC */
     void (*drain)(void *ctx); /* begins the orderly end, from the loop */
     void *drain_ctx;
