@@ -140,7 +140,7 @@ node_step() {
     }
     mkdir -p "$folder"
     cp "$source"/package*.json "$folder/"
-    (cd "$folder" && timeout 300 npm install --no-audit --no-fund >"$folder.log" 2>&1) || {
+    (cd "$folder" && timeout 300 npm install --no-audit --no-fund --ignore-scripts >"$folder.log" 2>&1) || {
         step_result "$name (npm could not install its packages)" 77
         return
     }

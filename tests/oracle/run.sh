@@ -10,7 +10,7 @@ here=$root/tests/oracle
 worker=$build/bonsai-worker
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 mkdir -p "$work"
-ORT_FOLDER=${ORT_FOLDER:-$work}
+ORT_FOLDER=${ORT_FOLDER:-${NODE_FOLDER:-$work}}
 export ORT_FOLDER
 if [ ! -d "$ORT_FOLDER/node_modules/onnxruntime-node" ]; then
     cp "$here/package.json" "$here/package-lock.json" "$ORT_FOLDER"
