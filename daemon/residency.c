@@ -129,13 +129,31 @@ static size_t net_bytes_total(struct net *n, unsigned slots) {
     return b.packed + b.plans + b.mapped + slots * b.arena_max;
 }
 
+/* What several together take: a slot has one arena, as large as the one that needs most. */
+struct tally {
+    uint64_t own, arena;
+};
+
+static void tally_add(struct tally *t, struct net *n) {
+    struct net_bytes b;
+
+    net_count_bytes(n, &b);
+    t->own += b.packed + b.plans + b.mapped;
+    if (t->arena < b.arena_max)
+        t->arena = b.arena_max;
+}
+
+static uint64_t tally_bytes(const struct tally *t, unsigned slots) {
+    return t->own + slots * t->arena;
+}
+
 static uint64_t used_locked(const struct residency *r) {
-    uint64_t sum = 0;
+    struct tally t = {0};
 
     for (const struct entry *e = r->first; e; e = e->next)
         if (e->resident)
-            sum += net_bytes_total(e->resident->net, r->slots);
-    return sum;
+            tally_add(&t, e->resident->net);
+    return tally_bytes(&t, r->slots);
 }
 
 /* May it go to make room? Neither pinned nor routed (the original is the route until routes exist) nor in
@@ -170,18 +188,32 @@ static void let_go(struct resident *gone) {
     }
 }
 
+/* With `net`, which is not in the table yet. */
+static uint64_t used_with_locked(const struct residency *r, struct net *net) {
+    struct tally t = {0};
+
+    tally_add(&t, net);
+    for (const struct entry *e = r->first; e; e = e->next)
+        if (e->resident)
+            tally_add(&t, e->resident->net);
+    return tally_bytes(&t, r->slots);
+}
+
 /* Least recently used first, only if that is enough; nothing changes otherwise. */
 static bool make_room_locked(
-    struct residency *r, uint64_t needed, bool may_evict, uint64_t *ret_available, struct resident **gone) {
-    uint64_t used = used_locked(r), free_bytes = r->budget > used ? r->budget - used : 0, could = free_bytes;
+    struct residency *r, struct net *net, bool may_evict, uint64_t *ret_available, struct resident **gone) {
+    struct tally kept = {0};
+    uint64_t used;
 
-    for (struct entry *e = r->first; may_evict && e; e = e->next)
-        if (is_evictable(r, e))
-            could += net_bytes_total(e->resident->net, r->slots);
-    *ret_available = could;
-    if (could < needed)
+    for (struct entry *e = r->first; e; e = e->next)
+        if (e->resident && !(may_evict && is_evictable(r, e)))
+            tally_add(&kept, e->resident->net);
+    used = tally_bytes(&kept, r->slots);
+    *ret_available = r->budget > used ? r->budget - used : 0;
+    tally_add(&kept, net);
+    if (tally_bytes(&kept, r->slots) > r->budget)
         return false;
-    while (free_bytes < needed) {
+    while (used_with_locked(r, net) > r->budget) {
         struct entry *oldest = NULL;
 
         for (struct entry *e = r->first; e; e = e->next)
@@ -189,7 +221,6 @@ static bool make_room_locked(
                 oldest = e;
         if (!oldest)
             return false;
-        free_bytes += net_bytes_total(oldest->resident->net, r->slots);
         evict_locked(oldest, gone);
     }
     return true;
@@ -288,7 +319,7 @@ static int load_entry(struct residency *r, struct entry *e, const json_t *doc, b
         return error_copy(err, &why);
     }
     pthread_mutex_lock(&r->lock);
-    fits = make_room_locked(r, x->bytes, may_evict, &available, &gone);
+    fits = make_room_locked(r, x->net, may_evict, &available, &gone);
     set_state_locked(r, e, fits ? VARIANT_READY : VARIANT_UNLOADED, fits ? x : NULL, NULL);
     pthread_mutex_unlock(&r->lock);
     let_go(gone);

@@ -124,13 +124,15 @@ def resident(build, files):
         for name in names[1:]:
             assert daemon.post(f"/v2/repository/models/{name}/load").status == 200
             infer(daemon, name, [1, 3, 32, 32])
-        counted = sum(resident_bytes(daemon, name) for name in names[1:])
+        each = sum(resident_bytes(daemon, name) for name in names[1:])
+        counted = daemon.get("/api/v1/status").json()["memory"]["used_bytes"]
         loaded = rollup(pid)
         for name in names[1:]:
             assert daemon.post(f"/v2/repository/models/{name}/unload").status == 200
         after = rollup(pid)
         grown = loaded["Pss"] - before["Pss"]
-        print(f"eight_resident: {len(files)} loaded: counted {counted / MIB:.2f} MiB, Pss grew {grown / MIB:.2f} MiB (Rss "
+        print(f"eight_resident: {len(files)} loaded: counted {counted / MIB:.2f} MiB (each for itself, with "
+              f"arenas of its own: {each / MIB:.2f}), Pss grew {grown / MIB:.2f} MiB (Rss "
               f"{(loaded['Rss'] - before['Rss']) / MIB:.2f}, anonymous "
               f"{(loaded['Anonymous'] - before['Anonymous']) / MIB:.2f}); unloaded: Pss "
               f"{(after['Pss'] - before['Pss']) / MIB:+.2f} MiB against before; all of the daemon "
