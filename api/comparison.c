@@ -8,6 +8,7 @@
 #include "api/view.h"
 #include "base/buf.h"
 #include "base/cleanup.h"
+#include "base/stats.h"
 #include "daemon/judge.h"
 #include "daemon/models.h"
 
@@ -33,6 +34,17 @@ static json_t *paired_of(const json_t *evaluation) {
     return json_pack("{s:o, s:o, s:o, s:o, s:o}", "reference", or_null(json_object_get(v, "reference")), "n",
         or_null(json_object_get(evaluation, "n")), "difference", or_null(json_object_get(v, "difference")),
         "ci95", or_null(json_object_get(v, "ci95")), "mcnemar_p", or_null(json_object_get(v, "mcnemar_p")));
+}
+
+/* The same top-1 as the reference, on the evaluation's pictures. */
+static json_t *agreement_of(const json_t *evaluation) {
+    const json_t *share = json_object_get(json_object_get(evaluation, "vs_reference"), "agreement");
+    double n = json_number_value(json_object_get(evaluation, "n")), value = json_number_value(share);
+    struct interval i = stats_wilson95((uint64_t)(value * n + 0.5), (uint64_t)n);
+
+    if (!json_is_number(share) || n < 1)
+        return json_null();
+    return json_pack("{s:I, s:f, s:[f, f]}", "n", (json_int_t)n, "value", value, "ci95", i.low, i.high);
 }
 
 /* By the evaluation where there is one, else by live traffic. */
@@ -65,12 +77,13 @@ static json_t *row_of(struct api *api, const json_t *variant) {
     variant_key(json_string_value(json_object_get(variant, "model")),
         (int)json_integer_value(json_object_get(variant, "number")), key, sizeof(key));
     latency = latency_of(api, variant, key);
-    row = json_pack("{s:O, s:O, s:o, s:n, s:n, s:o, s:o, s:o, s:O, s:O, s:O, s:[], s:O}", "variant",
+    row = json_pack("{s:O, s:O, s:o, s:n, s:o, s:o, s:o, s:o, s:O, s:O, s:O, s:[], s:O}", "variant",
         json_object_get(variant, "name"), "number", json_object_get(variant, "number"), "labelled",
-        labelled_of(evaluation), "live", "agreement", "paired", paired_of(evaluation), "latency",
-        json_incref(latency), "throughput", throughput_of(latency), "bytes_file",
-        json_object_get(view, "bytes_file"), "bytes_resident", json_object_get(view, "bytes_resident"),
-        "macs", json_object_get(view, "macs"), "dominated_by", "verdicts", json_object_get(view, "verdicts"));
+        labelled_of(evaluation), "live", "agreement", agreement_of(evaluation), "paired",
+        paired_of(evaluation), "latency", json_incref(latency), "throughput", throughput_of(latency),
+        "bytes_file", json_object_get(view, "bytes_file"), "bytes_resident",
+        json_object_get(view, "bytes_resident"), "macs", json_object_get(view, "macs"), "dominated_by",
+        "verdicts", json_object_get(view, "verdicts"));
     json_decref(latency);
     json_decref(view);
     return row;
