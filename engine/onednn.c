@@ -104,6 +104,7 @@ struct onednn_prim {
     dnnl_primitive_desc_t pd;
     dnnl_engine_t engine;
     dnnl_stream_t stream;
+    atomic_size_t *n_alive; /* the engine's count */
     int n_args;
     int args[ONEDNN_MAX_ARGS];
     const dnnl_memory_desc_t *desc[ONEDNN_MAX_ARGS];
@@ -233,6 +234,8 @@ static int prim_from_pd(const struct onednn *o, dnnl_primitive_desc_t pd, const 
         onednn_prim_free(p);
         return onednn_error(err, st == dnnl_success ? dnnl_out_of_memory : st, "primitive");
     }
+    p->n_alive = &((struct onednn *)(uintptr_t)o)->n_prims;
+    atomic_fetch_add(p->n_alive, 1);
     *ret = p;
     return 0;
 }
@@ -270,6 +273,8 @@ struct onednn_prim *onednn_prim_free(struct onednn_prim *p) {
     }
     if (p->primitive)
         dnnl_primitive_destroy(p->primitive);
+    if (p->n_alive)
+        atomic_fetch_sub(p->n_alive, 1);
     if (p->pd)
         dnnl_primitive_desc_destroy(p->pd);
     pthread_cond_destroy(&p->given_back);

@@ -8,6 +8,7 @@
 #define ENGINE_ONEDNN_H
 
 #include <dnnl.h>
+#include <stdatomic.h>
 
 #include "base/error.h"
 #include "engine/graph.h"
@@ -15,6 +16,7 @@
 struct onednn {
     dnnl_engine_t engine;
     dnnl_stream_t stream;
+    atomic_size_t n_prims; /* alive: their memory is counted by it */
 };
 
 int onednn_new(struct onednn **ret, struct error *err);
