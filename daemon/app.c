@@ -76,6 +76,10 @@ static unsigned slot_count(const struct config *c) {
     return c->mode == CONFIG_LATENCY ? 1 : (unsigned)c->threads;
 }
 
+static void trim_slots(void *scheduler) {
+    scheduler_trim(scheduler);
+}
+
 static int open_parts(struct app *a, struct error *err) {
     const struct config *c = &a->config;
     struct scheduler_options s = {
@@ -95,6 +99,8 @@ static int open_parts(struct app *a, struct error *err) {
         r = residency_new(a->store, memory_budget(c), s.slots, &a->residency, err);
     if (r == 0)
         r = scheduler_new(&s, &a->scheduler, err);
+    if (r == 0)
+        residency_on_unload(a->residency, trim_slots, a->scheduler);
     if (r == 0 && !(a->judge = judge_new()))
         r = error_oom(err);
     if (r == 0)
@@ -192,6 +198,8 @@ int app_listen(struct app *a, struct error *err) {
 void app_close(struct app *a) {
     if (a->has_restorer)
         pthread_join(a->restorer, NULL);
+    if (a->residency)
+        residency_on_unload(a->residency, NULL, NULL);
     scheduler_free(a->scheduler);
     jobs_free(a->jobs);
     events_free(a->events);

@@ -28,6 +28,8 @@ struct residency {
     pthread_mutex_t lock; /* protects the entries; never held while loading */
     pthread_cond_t changed;
     struct entry *first;
+    void (*unloaded)(void *ctx);
+    void *unloaded_ctx;
     bool is_restored;
 };
 
@@ -179,7 +181,23 @@ static void evict_locked(struct entry *e, struct resident **gone) {
     e->state = VARIANT_UNLOADED;
 }
 
-static void let_go(struct resident *gone) {
+void residency_on_unload(struct residency *r, void (*unloaded)(void *ctx), void *ctx) {
+    pthread_mutex_lock(&r->lock);
+    r->unloaded = unloaded;
+    r->unloaded_ctx = ctx;
+    pthread_mutex_unlock(&r->lock);
+}
+
+static void tell_unloaded(struct residency *r) {
+    pthread_mutex_lock(&r->lock);
+    if (r->unloaded)
+        r->unloaded(r->unloaded_ctx);
+    pthread_mutex_unlock(&r->lock);
+}
+
+static void let_go(struct residency *r, struct resident *gone) {
+    if (gone)
+        tell_unloaded(r);
     while (gone) {
         struct resident *next = gone->usage->next;
 
@@ -322,7 +340,7 @@ static int load_entry(struct residency *r, struct entry *e, const json_t *doc, b
     fits = make_room_locked(r, x->net, may_evict, &available, &gone);
     set_state_locked(r, e, fits ? VARIANT_READY : VARIANT_UNLOADED, fits ? x : NULL, NULL);
     pthread_mutex_unlock(&r->lock);
-    let_go(gone);
+    let_go(r, gone);
     if (fits)
         return 0;
     *ret_needed = x->bytes;
@@ -418,6 +436,8 @@ int residency_unload(struct residency *r, const char *key, bool is_request, stru
         e->state = VARIANT_UNLOADED;
     }
     pthread_mutex_unlock(&r->lock);
+    if (gone)
+        tell_unloaded(r);
     resident_unref(gone);
     return 0;
 }
@@ -433,8 +453,10 @@ void residency_forget(struct residency *r, const char *key) {
             break;
         }
     pthread_mutex_unlock(&r->lock);
-    if (gone)
+    if (gone && gone->resident) {
+        tell_unloaded(r);
         resident_unref(gone->resident);
+    }
     free(gone);
 }
 

@@ -36,6 +36,10 @@ int residency_new(
     struct store *s, uint64_t budget, unsigned slots, struct residency **ret, struct error *err);
 struct residency *residency_free(struct residency *r);
 
+/* Called whenever a network was taken out, so that what it ran in can go too; under the residency's lock: it
+ * must not come back here. NULL: nobody. */
+void residency_on_unload(struct residency *r, void (*unloaded)(void *ctx), void *ctx);
+
 /* A counted reference when it is ready. Loads on demand what was evicted (blocks); not_loaded when it was
  * unloaded by request, loading while another thread loads it and `may_wait` is false. */
 int residency_acquire(

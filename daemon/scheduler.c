@@ -16,6 +16,7 @@ struct scheduler {
     pthread_cond_t wanted, idle;
     struct sched_work *first, **last; /* all that waits, oldest first */
     unsigned n_waiting, n_busy, n_slots;
+    unsigned n_trims; /* how often slots were asked to let memory go */
     bool is_draining, is_ending;
     pthread_t sweeper;
     pthread_t *threads;
@@ -99,18 +100,32 @@ static struct sched_work *take_locked(struct scheduler *s) {
     return head;
 }
 
+/* Waits for work or the end. Lock held, but not while memory goes back. */
+static void wait_for_work(struct scheduler *s, struct slot *slot, unsigned *n_trims) {
+    while (!s->first && !s->is_ending) {
+        if (*n_trims == s->n_trims) {
+            pthread_cond_wait(&s->wanted, &s->lock);
+            continue;
+        }
+        *n_trims = s->n_trims;
+        pthread_mutex_unlock(&s->lock);
+        slot_trim(slot);
+        pthread_mutex_lock(&s->lock);
+    }
+}
+
 static void *slot_thread(void *arg) {
     struct slot_start *start = arg;
     struct scheduler *s = start->s;
     struct slot *slot = start->slot;
+    unsigned n_trims = 0;
 
     free(start);
     pthread_mutex_lock(&s->lock);
     for (;;) {
         struct sched_work *list;
 
-        while (!s->first && !s->is_ending)
-            pthread_cond_wait(&s->wanted, &s->lock);
+        wait_for_work(s, slot, &n_trims);
         if (!s->first)
             break;
         if (s->options.batch_delay_us && s->first->max_batch > 1 && !s->first->task) {
@@ -316,6 +331,13 @@ bool scheduler_drain(struct scheduler *s, unsigned timeout_ms) {
     done = !s->n_busy && !s->first;
     pthread_mutex_unlock(&s->lock);
     return done;
+}
+
+void scheduler_trim(struct scheduler *s) {
+    pthread_mutex_lock(&s->lock);
+    s->n_trims++;
+    pthread_cond_broadcast(&s->wanted);
+    pthread_mutex_unlock(&s->lock);
 }
 
 unsigned scheduler_waiting(struct scheduler *s) {

@@ -72,6 +72,9 @@ void scheduler_cancel(struct scheduler *s, struct sched_work *w);
 /* No new work; returns when all is done or after timeout_ms; true: all done. */
 bool scheduler_drain(struct scheduler *s, unsigned timeout_ms);
 
+/* A network has gone: slots that are idle, or as soon as they are, let go of the memory they ran it in. */
+void scheduler_trim(struct scheduler *s);
+
 unsigned scheduler_waiting(struct scheduler *s); /* all queues */
 unsigned scheduler_waiting_for(struct scheduler *s, const char *key);
 bool scheduler_is_busy(struct scheduler *s); /* a slot runs something */

@@ -37,12 +37,19 @@ int slot_new(unsigned threads, struct slot **ret, struct error *err) {
     return 0;
 }
 
+void slot_trim(struct slot *s) {
+    for (size_t i = 0; i < 2 * SCHED_MAX_IO; i++) {
+        free(s->buffer[i]);
+        s->buffer[i] = NULL;
+        s->size[i] = 0;
+    }
+    arena_done(&s->arena);
+}
+
 struct slot *slot_free(struct slot *s) {
     if (!s)
         return NULL;
-    for (size_t i = 0; i < 2 * SCHED_MAX_IO; i++)
-        free(s->buffer[i]);
-    arena_done(&s->arena);
+    slot_trim(s);
     pool_free(s->pool);
     free(s);
     return NULL;

@@ -7,6 +7,9 @@
 int slot_new(unsigned threads, struct slot **ret, struct error *err);
 struct slot *slot_free(struct slot *s);
 
+/* Gives arena and buffers back; the next work takes anew what it needs. */
+void slot_trim(struct slot *s);
+
 /* Prepares, runs (together where they fit) and finishes all works of the list, dropping their references. */
 void slot_work(struct slot *s, struct sched_work *list);
 

@@ -101,6 +101,8 @@ def big(build, files):
         print(f"big_upload: first answer {first:.2f} s later (it loads and plans), the next in {later * 1e3:.0f} ms; then "
               f"VmHWM {status(pid, 'VmHWM') / MIB:.0f} MiB, Rss {after['Rss'] / MIB:.0f} MiB, anonymous "
               f"{after['Anonymous'] / MIB:.0f} MiB; bytes_resident {resident_bytes(daemon, 'vgg16') / MIB:.0f} MiB")
+        assert daemon.post("/v2/repository/models/vgg16/unload").status == 200
+        print(f"big_upload: unloaded: Rss {rollup(pid)['Rss'] / MIB:.0f} MiB")
     print(f"big_upload ratio={size / peak:.3f}")
 
 

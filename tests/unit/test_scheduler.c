@@ -38,6 +38,11 @@ static uint8_t *net_bytes(size_t *ret_size) {
     return p;
 }
 
+/* As the daemon does: every unloading in these tests also takes the slots' arenas away. */
+static void trim(void *scheduler) {
+    scheduler_trim(scheduler);
+}
+
 static int setup_with(void **state, uint64_t budget) {
     struct fixture *f = calloc(1, sizeof(*f));
     struct scheduler_options o = {.slots = 2, .threads_per_slot = 1, .queue_limit = 4096};
@@ -51,6 +56,7 @@ static int setup_with(void **state, uint64_t budget) {
     free(bytes);
     assert_int_equal(residency_new(f->store, budget, o.slots, &f->residency, NULL), 0);
     assert_int_equal(scheduler_new(&o, &f->scheduler, NULL), 0);
+    residency_on_unload(f->residency, trim, f->scheduler);
     *state = f;
     return 0;
 }
