@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zstd.h>
 
@@ -16,6 +17,8 @@
 #include "daemon/judge.h"
 #include "daemon/models.h"
 #include "daemon/residency.h"
+#include "engine/onnx.h"
+#include "engine/pass.h"
 
 #define _json_   __attribute__((cleanup(json_decrefp)))
 #define KEY_SIZE (NAME_MAX_SIZE + 16)
@@ -167,6 +170,36 @@ static int reply_container(struct reply *p, int fd, uint64_t size, struct error 
     return e < 0 ? e : reply_bytes(p, 200, "application/zstd", bytes, n);
 }
 
+/* The float network in a file that has no name any more. */
+static int expand_file(struct request *r, int fd, int *ret, uint64_t *ret_size, struct error *err) {
+    _cleanup_(graph_freep) struct graph *g = NULL;
+    _cleanup_(closep) int out = open(store_tmp(r->api->store), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    struct stat st;
+    int e = out < 0 ? error_errno(err, "the expanded file") : onnx_read_fd(fd, &g, err);
+
+    if (e == 0)
+        e = pass_expand(g, err);
+    if (e == 0)
+        e = onnx_write_fd(g, out, err);
+    if (e == 0 && fstat(out, &st) < 0)
+        e = error_errno(err, "the expanded file");
+    if (e < 0)
+        return e;
+    *ret_size = (uint64_t)st.st_size;
+    *ret = take_fd(&out);
+    return 0;
+}
+
+static int reply_expanded(struct request *r, struct reply *p, int fd, const char *digest, struct error *err) {
+    char etag[DIGEST_MAX + 8];
+    uint64_t size = 0;
+    int out = -1, e = expand_file(r, fd, &out, &size, err);
+
+    close(fd);
+    snprintf(etag, sizeof(etag), "%s-dense", digest + 7);
+    return e < 0 ? e : reply_file(r, p, out, size, "application/octet-stream", etag, err);
+}
+
 static int get_onnx(struct request *r, struct reply *p, struct error *err) {
     json_auto_t *doc = NULL;
     const char *digest, *container = request_query(r, "container");
@@ -183,8 +216,14 @@ static int get_onnx(struct request *r, struct reply *p, struct error *err) {
         return fd;
     reply_header(p, "Content-Disposition", "attachment; filename=\"%s~%s.onnx%s\"", request_param(r, "model"),
         json_string_value(json_object_get(doc, "name")), container ? ".zst" : "");
+    if (container && request_query(r, "form")) {
+        close(fd);
+        return error_set(err, -EINVAL, "form and container do not go together");
+    }
     if (container)
         return reply_container(p, fd, size, err);
+    if (request_query(r, "form"))
+        return reply_expanded(r, p, fd, digest, err);
     return reply_file(r, p, fd, size, "application/octet-stream", digest + 7, err);
 }
 
@@ -359,7 +398,8 @@ const struct route variants_routes[] = {
         .scope = SCOPE_READ,
         .run = RUN_POOL,
         .handle = get_onnx,
-        .query = {{"container", QUERY_ENUM, 0, 0, "zst", "Entropy-coded by zstd."}},
+        .query = {{"container", QUERY_ENUM, 0, 0, "zst", "Entropy-coded by zstd."},
+            {"form", QUERY_ENUM, 0, 0, "dense", "Expanded to the float network it stands for."}},
         .id = "getOnnx",
         .summary = "The variant's standard ONNX file.",
         .statuses = "200 206 304 404 416",

@@ -246,23 +246,26 @@ static bool make_room_locked(
 
 /* Batch 1 at the declared shape is planned at once, so that the first request does not pay and the bytes are
  * true. */
-static void warm_up(struct net *n) {
+static int warm_up(struct net *n, struct error *err) {
     const struct graph *g = net_graph(n);
     struct shape shapes[64];
     struct plan *plan;
+    int r;
 
     if (g->n_inputs > 64)
-        return;
+        return 0;
     for (size_t i = 0; i < g->n_inputs; i++) {
         shapes[i] = g->values[g->inputs[i]].shape;
         for (int k = 0; k < shapes[i].rank; k++) {
             if (shapes[i].dim[k] < 0 && k > 0)
-                return; /* a free picture size: the first request says which */
+                return 0; /* a free picture size: the first request says which */
             shapes[i].dim[k] = shapes[i].dim[k] < 0 ? 1 : shapes[i].dim[k];
         }
     }
-    if (net_plan(n, shapes, 1, &plan, NULL) == 0)
+    r = net_plan(n, shapes, 1, &plan, err);
+    if (r == 0)
         plan_unref(plan);
+    return r;
 }
 
 static struct resident *resident_new(const json_t *doc, const char *key) {
@@ -296,11 +299,12 @@ static int load_net(
     o.policy = policy && !strcmp(policy, "memory") ? NET_MEMORY : NET_SPEED;
     fd = store_blob_open(r->store, json_string_value(json_object_get(doc, "digest")), err);
     e = fd < 0 ? fd : net_open_fd(fd, &o, &x->net, err);
+    if (e == 0)
+        e = warm_up(x->net, err);
     if (e < 0) {
         resident_unref(x);
         return e;
     }
-    warm_up(x->net);
     x->bytes = net_bytes_total(x->net, r->slots);
     *ret = x;
     return 0;

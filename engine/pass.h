@@ -26,6 +26,10 @@ int pass_fold_batch_norm(
                                             channel, into the Conv, Gemm, ConvTranspose before it */
 int pass_merge_pads(struct graph *g, struct error *err); /* Pad of zeros into the Conv or pool after it */
 
+/* Dequantised weights become plain floats, Q/DQ pairs on activations go: the float network that a quantised
+ * one stands for. Not among the passes a net runs. */
+int pass_expand(struct graph *g, struct error *err);
+
 /* Rewrites nodes whose operator changed meaning or form and sets the graph's opset; a higher one stays. */
 int pass_raise_opset(struct graph *g, int64_t opset, struct error *err);
 

@@ -254,9 +254,30 @@ static void test_every_shared_model_computes_the_same_after_all_passes(void **st
     }
 }
 
+/* The expanded network computes in float what the quantised one rounds: within a few steps of its scales. */
+static void test_a_quantised_network_expands_to_floats(void **state) {
+    struct run quantised, expanded;
+    struct error err = {0};
+    struct graph *g;
+
+    (void)state;
+    g = load(TEST_DATA "/models/qdq.onnx");
+    run_graph(g, 1, &quantised);
+    assert_true(count_ops(g, "DequantizeLinear") > 0);
+    assert_int_equal(pass_expand(g, &err), 0);
+    assert_int_equal(count_ops(g, "DequantizeLinear") + count_ops(g, "QuantizeLinear"), 0);
+    run_graph(g, 1, &expanded);
+    assert_true(difference(&quantised, &expanded) < 0.1);
+    check_same_after_writing(g, &expanded, 1);
+    run_done(&quantised);
+    run_done(&expanded);
+    graph_free(g);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_pattern_folds_and_computes_the_same),
+        cmocka_unit_test(test_a_quantised_network_expands_to_floats),
         cmocka_unit_test(test_a_real_network_computes_the_same_after_all_passes),
         cmocka_unit_test(test_ultraface_folds_to_what_others_folded),
         cmocka_unit_test(test_every_shared_model_computes_the_same_after_all_passes),
