@@ -42,6 +42,13 @@ class Load:
         self.process.wait(20)
 
 
+def cpu_us(pid):
+    """Processor time a process has had: true on a busy machine, too."""
+    with open(f"/proc/{pid}/stat", encoding="ascii") as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) * 1e6 / os.sysconf("SC_CLK_TCK")
+
+
 def upload(daemon, name, path):
     with open(path, "rb") as f:
         reply = daemon.put(f"/api/v1/models/{name}", f.read())
@@ -77,31 +84,34 @@ def requests(build, ort):
             upload(daemon, "lenet", LENET)
             body = os.path.join(daemon.state, "request.json")
             check_equal(daemon, peer_port, write_request(body))
-            ratios = [race(build, daemon.port, peer_port, body, n) for n in (1, 8, 32)]
+            ratios = [race(build, (daemon.port, daemon.process.pid), (peer_port, peer.pid), body, n) for n in (1, 8, 32)]
     finally:
         peer.kill()
         peer.wait(10)
     print(f"lenet_requests ratio={min(ratios):.3f}")
 
 
-def race(build, port, peer_port, body, connections, rounds=9, n=1500):
-    ours = Load(build, port, "/v2/models/lenet/infer", "application/json", body, connections)
-    peer = Load(build, peer_port, "/", "application/json", body, connections)
+def race(build, server, peer_server, body, connections, rounds=9, n=1500):
+    """`server`: its port and process."""
+    ours = Load(build, server[0], "/v2/models/lenet/infer", "application/json", body, connections)
+    peer = Load(build, peer_server[0], "/", "application/json", body, connections)
     rate, peer_rate, ratio, latency = [], [], [], []
     for side in (ours, peer):
         side.run(n // 2)
+    cpu = [cpu_us(pid) for _, pid in (server, peer_server)]
     for i in range(rounds):
         a, b = (ours.run(n), peer.run(n)) if i % 2 else reversed((peer.run(n), ours.run(n)))
         rate.append(1e6 / a[0])
         peer_rate.append(1e6 / b[0])
         ratio.append(b[0] / a[0])
         latency.append((a[1], b[1]))
+    cpu = [(cpu_us(s[1]) - before) / (rounds * n) for s, before in zip((server, peer_server), cpu)]
     ours.end()
     peer.end()
     print(f"lenet_requests: {connections} connections: ours {statistics.median(rate):.0f}/s (p50 "
           f"{statistics.median(x[0] for x in latency):.0f} us), node:http with onnxruntime-node "
           f"{statistics.median(peer_rate):.0f}/s (p50 {statistics.median(x[1] for x in latency):.0f} us), "
-          f"ratio {statistics.median(ratio):.2f}", flush=True)
+          f"ratio {statistics.median(ratio):.2f}; processor time a request {cpu[0]:.0f} and {cpu[1]:.0f} us", flush=True)
     return statistics.median(ratio)
 
 
