@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "compress/fold.h"
+#include "engine/summary.h"
 
 /* What every step has besides its method's options (methods.md, Common). */
 struct common {
@@ -258,6 +259,35 @@ static int plan_step(const struct step *s, const struct graph *g, json_t *ret, s
     return 0;
 }
 
+static bool has_text(const json_t *list, const char *text) {
+    for (size_t i = 0; i < json_array_size(list); i++)
+        if (!strcmp(json_string_value(json_array_get(list, i)), text))
+            return true;
+    return false;
+}
+
+/* What all steps together come to: the last one's layers and bytes, every layer that some step touches. */
+static json_t *plan_totals(const struct graph *g, json_t *steps) {
+    json_t *last = json_array_get(steps, json_array_size(steps) - 1), *affected = json_array(),
+           *macs = json_null();
+    struct summary *summary = NULL;
+
+    for (size_t i = 0; i < json_array_size(steps); i++) {
+        const json_t *list = json_object_get(json_array_get(steps, i), "affected");
+
+        for (size_t k = 0; k < json_array_size(list); k++)
+            if (!has_text(affected, json_string_value(json_array_get(list, k))))
+                json_array_append(affected, json_array_get(list, k));
+    }
+    if (summary_new(g, &summary, NULL) == 0)
+        macs = json_integer(summary->macs); /* no step there is changes the work, only its precision */
+    summary_free(summary);
+    return json_pack("{s:o, s:o, s:O, s:O, s:O, s:O, s:o}", "steps", steps, "affected", affected, "skipped",
+        json_object_get(last, "skipped"), "layers", json_object_get(last, "layers"), "bytes_before",
+        json_object_get(last, "weight_bytes_before"), "bytes", json_object_get(last, "weight_bytes"), "macs",
+        macs);
+}
+
 int recipe_plan(
     const struct recipe *r, const struct graph *g, bool has_data, json_t **ret, struct error *err) {
     _cleanup_(graph_freep) struct graph *folded = NULL;
@@ -278,7 +308,7 @@ int recipe_plan(
         json_decref(steps);
         return e;
     }
-    *ret = json_pack("{s:o}", "steps", steps);
+    *ret = plan_totals(folded, steps);
     return *ret ? 0 : error_oom(err);
 }
 
