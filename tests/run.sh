@@ -4,7 +4,7 @@
 #   gcc      the build in build/ and every test: unit, fuzz corpus, style, API against a real daemon
 #   clang    the same sources without a warning
 #   asan     unit tests and fuzz corpus with address and undefined-behaviour sanitizers
-#   tsan     what runs on several threads, with the thread sanitizer
+#   tsan     what runs on several threads, and the daemon over HTTP, with the thread sanitizer
 #   oracle   our answers against ONNX Runtime's (needs node, npm and a network, else skipped)
 #   browser  the page in a headless browser (needs chromium, else skipped)
 #
@@ -123,7 +123,8 @@ run_tsan() {
     for test in $(meson introspect --tests "$build/check/tsan" | python3 -c '
 import json, sys
 wanted = ("server", "scheduler", "store", "jobs", "daemon", "residency", "judge", "plan", "stream", "pool")
-print(*sorted({t["name"] for t in json.load(sys.stdin) if "bonsaid:unit" in t["suite"] and t["name"].startswith(wanted)}))'); do
+print(*sorted({t["name"] for t in json.load(sys.stdin) if "bonsaid:api" in t["suite"] or
+               "bonsaid:unit" in t["suite"] and t["name"].startswith(wanted)}))'); do
         tests="$tests $test"
     done
     # shellcheck disable=SC2086
