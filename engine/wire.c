@@ -9,9 +9,12 @@ void wire_init(struct wire *w, const void *data, size_t size) {
 }
 
 void wire_enter(struct wire *w, const struct wire *outer, const struct wire_field *f) {
+    /* a number where a message belongs has no bytes: an empty message at that place */
+    const unsigned char *at = f->bytes.data ? f->bytes.data : outer->in.pos;
+
     w->in.start = outer->in.start;
-    w->in.pos = f->bytes.data;
-    w->in.end = f->bytes.data + f->bytes.size;
+    w->in.pos = at;
+    w->in.end = at + f->bytes.size;
     w->code = "invalid_model";
 }
 
