@@ -12,6 +12,7 @@
 #include "api/body.h"
 #include "api/routes.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "daemon/models.h"
 #include "daemon/residency.h"
 #include "daemon/scheduler.h"
@@ -45,13 +46,6 @@ struct call {
     uint64_t start_ns;
 };
 
-static uint64_t now_ns(void) {
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static int prepare(struct sched_work *w, struct tensor *in, struct error *err) {
     struct bench *b = ((struct call *)w)->b;
 
@@ -63,7 +57,7 @@ static int prepare(struct sched_work *w, struct tensor *in, struct error *err) {
 static void finish(struct sched_work *w, const struct tensor *out, size_t n_out, const struct error *failed) {
     struct call *c = (struct call *)w;
     struct bench *b = c->b;
-    double us = (double)(now_ns() - c->start_ns) / 1e3;
+    double us = (double)(clock_now_ns() - c->start_ns) / 1e3;
 
     (void)out;
     (void)n_out;
@@ -85,7 +79,7 @@ static void submit(struct bench *b) {
 
     if (c && r) {
         c->b = b;
-        c->start_ns = now_ns();
+        c->start_ns = clock_now_ns();
         c->work.resident = r;
         c->work.max_batch = b->plan.batch > 1 ? b->plan.batch : 0;
         c->work.prepare = prepare;
@@ -109,7 +103,7 @@ static void start_one(struct bench *b) {
 }
 
 static void run_closed(struct bench *b, uint64_t end) {
-    while (now_ns() < end) {
+    while (clock_now_ns() < end) {
         bool has_room;
 
         pthread_mutex_lock(&b->lock);
@@ -124,10 +118,10 @@ static void run_closed(struct bench *b, uint64_t end) {
 }
 
 static void run_poisson(struct bench *b, uint64_t end) {
-    uint64_t next = now_ns(), random = next | 1;
+    uint64_t next = clock_now_ns(), random = next | 1;
 
     while (next < end) {
-        uint64_t now = now_ns();
+        uint64_t now = clock_now_ns();
         struct timespec pause;
 
         if (now < next) {
@@ -230,14 +224,14 @@ static json_t *result(struct bench *b, double seconds) {
 }
 
 static int run_bench(struct bench *b, struct reply *p, struct error *err) {
-    uint64_t start = now_ns(), end = start + (uint64_t)(b->plan.seconds * 1e9);
+    uint64_t start = clock_now_ns(), end = start + (uint64_t)(b->plan.seconds * 1e9);
 
     if (b->plan.is_poisson)
         run_poisson(b, end);
     else
         run_closed(b, end);
     wait_all(b);
-    return reply_json(p, 200, result(b, (double)(now_ns() - start) / 1e9), err);
+    return reply_json(p, 200, result(b, (double)(clock_now_ns() - start) / 1e9), err);
 }
 
 static int post_bench(struct request *r, struct reply *p, struct error *err) {

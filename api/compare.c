@@ -3,13 +3,13 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "api/api.h"
 #include "api/picture.h"
 #include "api/routes.h"
 #include "api/target.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "daemon/models.h"
 #include "daemon/scheduler.h"
 
@@ -37,13 +37,6 @@ struct compare_call {
     struct tensor reference; /* the first output of row 0; data owned, NULL: none */
     uint64_t decode_ns;
 };
-
-static uint64_t now_ns(void) {
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 static void release(struct request *r) {
     struct compare_call *c = r->state;
@@ -283,15 +276,15 @@ static int write_reply(struct compare_call *c, struct error *err) {
 static void task(struct sched_work *w, struct slot *slot) {
     struct compare_call *c = (struct compare_call *)w;
     struct error err = {0};
-    uint64_t begin = now_ns(), decoded;
+    uint64_t begin = clock_now_ns(), decoded;
     int rc = bind_input(c, &err);
 
-    decoded = now_ns();
+    decoded = clock_now_ns();
     for (int round = 0; !rc && round < ROUNDS; round++)
         for (size_t i = 0; i < c->n && !atomic_load(&c->r->is_gone); i++)
             run_row(c, &c->row[i], slot);
     c->r->reply->timing = (struct reply_timing){(double)w->timing.queue_ns / 1e6,
-        (double)(decoded - begin + c->decode_ns) / 1e6, (double)(now_ns() - decoded) / 1e6, 0};
+        (double)(decoded - begin + c->decode_ns) / 1e6, (double)(clock_now_ns() - decoded) / 1e6, 0};
     if (!rc)
         rc = write_reply(c, &err);
     request_complete(c->r, rc ? &err : NULL);
@@ -338,7 +331,7 @@ static int submit(struct compare_call *c, struct error *err) {
 
 static int post_compare(struct request *r, struct reply *p, struct error *err) {
     struct compare_call *c = calloc(1, sizeof(*c));
-    uint64_t begin = now_ns();
+    uint64_t begin = clock_now_ns();
     int rc;
 
     (void)p;
@@ -349,7 +342,7 @@ static int post_compare(struct request *r, struct reply *p, struct error *err) {
     r->state = c;
     r->release = release;
     rc = infer_is_picture(r) ? 0 : infer_open(r, &c->in, err);
-    c->decode_ns = now_ns() - begin;
+    c->decode_ns = clock_now_ns() - begin;
     if (!rc)
         rc = find_rows(c, err);
     return rc ? rc : submit(c, err);

@@ -4,24 +4,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 
 #include "api/admit.h"
 #include "api/api.h"
 #include "api/stream.h"
 #include "api/upload.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 
 #define FIRST_BODY_CAP   (64 * 1024)
 #define COMPRESS_MIN     1024
 #define COMPRESS_ON_LOOP (16 * 1024) /* level 1 needs about 10 us per KiB */
-
-static uint64_t now_ns(void) {
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 static void complete(struct request *r) {
     struct exchange *x = r->transport;
@@ -129,7 +122,7 @@ enum exchange_next exchange_headers(
     int rc;
 
     x->stage = STAGE_BODY;
-    x->req.started_ns = now_ns();
+    x->req.started_ns = clock_now_ns();
     set_request_id(&x->req);
     rc = guard_framing(&x->req, is_http10, &err);
     if (!rc && framing_is_odd)
@@ -338,7 +331,7 @@ static enum exchange_next finish(struct exchange *x) {
 enum exchange_next exchange_end(struct exchange *x) {
     struct error err = {0};
 
-    x->req.body_ns = now_ns();
+    x->req.body_ns = clock_now_ns();
     if (x->is_refused)
         return NEXT_REPLY;
     if (x->req.route->body == BODY_DISK && !x->upload)

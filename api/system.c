@@ -1,11 +1,11 @@
 /* The daemon's own state: status, configuration, log level, drain. */
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #include "api/api.h"
 #include "api/body.h"
 #include "api/routes.h"
+#include "base/clock.h"
 #include "config/config.h"
 #include "daemon/jobs.h"
 #include "daemon/log.h"
@@ -13,13 +13,6 @@
 #include "daemon/residency.h"
 #include "daemon/scheduler.h"
 #include "engine/cpu.h"
-
-static uint64_t now_ns(void) {
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 static json_t *limits_json(const struct api *api) {
     const struct api_limits *l = &api->limits;
@@ -100,8 +93,8 @@ static int get_status(struct request *r, struct reply *p, struct error *err) {
     return reply_json(p, 200,
         json_pack(
             "{s:s, s:f, s:b, s:b, s:o, s:o, s:{s:I, s:I}, s:{s:I, s:I}, s:o, s:{s:i, s:b}, s:o, s:{s:i, s:i, s:i}, s:o}",
-            "version", BONSAI_VERSION, "uptime_seconds", (double)(now_ns() - api->started_ns) / 1e9, "ready",
-            atomic_load(&api->is_ready) && !atomic_load(&api->is_draining), "draining",
+            "version", BONSAI_VERSION, "uptime_seconds", (double)(clock_now_ns() - api->started_ns) / 1e9,
+            "ready", atomic_load(&api->is_ready) && !atomic_load(&api->is_draining), "draining",
             atomic_load(&api->is_draining), "cpu", cpu_features(), "limits", limits_json(api), "memory",
             "used_bytes", (json_int_t)used, "budget_bytes", (json_int_t)budget, "disk", "used_bytes",
             (json_int_t)disk_used, "budget_bytes", (json_int_t)disk_budget, "variants", variant_memory(api),

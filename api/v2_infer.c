@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <uv.h>
 
 #include "api/api.h"
@@ -16,6 +15,7 @@
 #include "api/routes.h"
 #include "api/target.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "daemon/judge.h"
 #include "daemon/scheduler.h"
 
@@ -31,13 +31,6 @@ struct infer_call {
     uint64_t open_ns;
     struct error err;
 };
-
-static uint64_t now_ns(void) {
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 static void release(struct request *r) {
     struct infer_call *c = r->state;
@@ -82,7 +75,7 @@ static void count(struct infer_call *c, unsigned status, uint64_t encode_ns) {
     s.ns[STAGE_DECODE] = t->decode_ns + c->open_ns;
     s.ns[STAGE_INFER] = t->infer_ns;
     s.ns[STAGE_ENCODE] = encode_ns;
-    s.ns[STAGE_TOTAL] = now_ns() - c->r->body_ns;
+    s.ns[STAGE_TOTAL] = clock_now_ns() - c->r->body_ns;
     if (t->is_first)
         judge_executed(c->r->api->judge, c->target.key, t->batch);
     judge_add(c->r->api->judge, c->target.key, &s);
@@ -113,7 +106,7 @@ static void finish(struct sched_work *w, const struct tensor *out, size_t n_out,
     struct infer_call *c = (struct infer_call *)w;
     struct reply *p = c->r->reply;
     struct error err = {0};
-    uint64_t begin = now_ns(), encode_ns;
+    uint64_t begin = clock_now_ns(), encode_ns;
 
     (void)n_out;
     if (failed) {
@@ -124,7 +117,7 @@ static void finish(struct sched_work *w, const struct tensor *out, size_t n_out,
         fail(c, &err);
         return;
     }
-    encode_ns = now_ns() - begin;
+    encode_ns = clock_now_ns() - begin;
     p->timing = (struct reply_timing){(double)w->timing.queue_ns / 1e6,
         (double)(w->timing.decode_ns + c->open_ns) / 1e6, (double)w->timing.infer_ns / 1e6,
         (double)encode_ns / 1e6};
@@ -156,11 +149,11 @@ static void set_limits(struct infer_call *c) {
 }
 
 static int open_body(struct infer_call *c, struct error *err) {
-    uint64_t begin = now_ns();
+    uint64_t begin = clock_now_ns();
     int rc = c->is_picture ? 0 : infer_open(c->r, &c->in, err);
 
     c->is_open = true;
-    c->open_ns = now_ns() - begin;
+    c->open_ns = clock_now_ns() - begin;
     return rc;
 }
 

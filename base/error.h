@@ -3,6 +3,7 @@
  *   cleanup.h  scope-bound release
  *   buf.h      byte buffer with a maximum fixed at its start
  *   reader.h   bounds-checked little-endian reader over foreign bytes
+ *   clock.h    monotonic and wall clock
  *   stats.h    Wilson interval, exact McNemar
  * Functions of the libraries (base, config, image, engine, compress) return 0 or a negative errno and fill
  * `struct error`; they never log. The first error wins: setting again is a no-op. */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "compress/command.h"
 #include "compress/evaluate.h"
 #include "compress/offline_data.h"
@@ -70,13 +71,13 @@ static int run_evaluation(const struct options *o, json_t **ret, struct error *e
     if (g->n_inputs != 1)
         return error_code(err, -EBADMSG, "not_a_classifier", "the model has %zu inputs", g->n_inputs);
     r = feed_open(pack, o->split, &g->values[g->inputs[0]], preprocess, 0, &feed, err);
-    start = latency_now_us();
+    start = clock_now_us();
     if (r == 0)
         r = evaluate(&s, &feed, labels, NULL, &e, err);
     if (r < 0)
         return r;
     *ret = evaluation_json(&e, &feed, NULL, NULL);
-    json_object_set_new(*ret, "images_per_second", json_real((double)e.n * 1e6 / (latency_now_us() - start)));
+    json_object_set_new(*ret, "images_per_second", json_real((double)e.n * 1e6 / (clock_now_us() - start)));
     return 0;
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/stats.h"
 
 #define BATCH 16
@@ -199,8 +200,8 @@ int evaluate_latency(
 
     if (r < 0)
         return r;
-    end = latency_now_us() + seconds * 1e6;
-    for (; runs < LATENCY_MAX && (runs < 20 || latency_now_us() < end); runs++)
+    end = clock_now_us() + seconds * 1e6;
+    for (; runs < LATENCY_MAX && (runs < 20 || clock_now_us() < end); runs++)
         for (size_t k = 0; k < n; k++) {
             struct tensor in = {
                 .dtype = DT_F32, .shape = f->shape, .data = data + runs % items * f->item_floats};
@@ -209,9 +210,9 @@ int evaluate_latency(
             in.shape.dim[0] = 1;
             session_run(&s[k],
                 &in); /* its weights are in the caches when it is timed, as in a server that runs it often */
-            start = latency_now_us();
+            start = clock_now_us();
             session_run(&s[k], &in);
-            us[k * LATENCY_MAX + runs] = latency_now_us() - start;
+            us[k * LATENCY_MAX + runs] = clock_now_us() - start;
         }
     for (size_t k = 0; k < n; k++)
         ret[k] = latency_of(us + k * LATENCY_MAX, runs);

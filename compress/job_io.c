@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "compress/latency.h"
+#include "base/clock.h"
 
 #define PROGRESS_EVERY_S 0.1
 
@@ -25,13 +25,9 @@ static bool write_line(json_t *j) {
     return ok;
 }
 
-static double now_s(void) {
-    return latency_now_us() / 1e6;
-}
-
 static void report(void *ctx, double fraction, const char *message) {
     struct job_io *io = ctx;
-    double now = now_s(), elapsed = now - io->started_s;
+    double now = clock_now_s(), elapsed = now - io->started_s;
     json_t *eta = json_null();
 
     if (now - io->last_s < PROGRESS_EVERY_S && fraction < 1)
@@ -54,7 +50,7 @@ static bool is_cancelled(void *ctx) {
 }
 
 void job_io_init(struct job_io *io, unsigned threads) {
-    *io = (struct job_io){.of = 1, .started_s = now_s()};
+    *io = (struct job_io){.of = 1, .started_s = clock_now_s()};
     atomic_init(&io->threads, threads);
     io->progress =
         (struct progress){.ctx = io, .threads = threads, .report = report, .is_cancelled = is_cancelled};
@@ -93,7 +89,7 @@ int job_io_listen(struct job_io *io, struct error *err) {
 void job_io_step(struct job_io *io, int step, int of, const char *message) {
     io->step = step;
     io->of = of;
-    io->started_s = now_s();
+    io->started_s = clock_now_s();
     io->last_s = 0;
     report(io, 0, message);
 }

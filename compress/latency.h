@@ -8,8 +8,6 @@ struct latency {
     double min, p50, p95, p99; /* microseconds */
 };
 
-double latency_now_us(void); /* monotonic */
-
 /* Sorts us[0..n-1]; n >= 1. */
 struct latency latency_of(double *us, size_t n);
 

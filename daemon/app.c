@@ -7,12 +7,12 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "api/events.h"
 #include "api/listener.h"
 #include "api/metric.h"
+#include "base/clock.h"
 #include "daemon/log.h"
 
 /* bonsai-worker stands beside the daemon unless the configuration says where. */
@@ -112,7 +112,6 @@ static int open_parts(struct app *a, struct error *err) {
 
 static void fill_api(struct app *a) {
     const struct config *c = &a->config;
-    struct timespec now;
 
     a->api.limits = (struct api_limits){
         .model_bytes = (uint64_t)c->max_model_bytes,
@@ -127,8 +126,7 @@ static void fill_api(struct app *a) {
         .picture_pixels = (uint64_t)c->max_picture_megapixels * 1000000u,
     };
     a->api.loop = &a->loop;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    a->api.started_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    a->api.started_ns = clock_now_ns();
     a->api.store = a->store;
     a->api.residency = a->residency;
     a->api.scheduler = a->scheduler;

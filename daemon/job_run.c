@@ -5,9 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "daemon/job_request.h"
 #include "daemon/jobs_priv.h"
 #include "daemon/models.h"
@@ -16,13 +16,6 @@
 #define POLL_MS         200
 #define CANCEL_GRACE_S  8.0 /* then the worker is killed: within 10 s in all */
 #define PROGRESS_KEEP_S 0.5 /* progress events are written no more often */
-
-static double now_s(void) {
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
 
 bool job_must_stop(struct jobs *j) {
     bool stop;
@@ -44,7 +37,7 @@ struct follow {
 };
 
 static void take_progress(struct follow *f, json_t *progress) {
-    double now = now_s();
+    double now = clock_now_s();
 
     pthread_mutex_lock(&f->j->lock);
     json_decref(f->j->progress);
@@ -99,7 +92,7 @@ static void take_line(struct follow *f, json_t *line) {
 
 /* Asks, then kills, a worker that should end. */
 static void press(struct follow *f, struct spawn *s) {
-    double now = now_s();
+    double now = clock_now_s();
 
     if (f->end_s > 0 && now > f->end_s && !f->error.err) {
         error_code(&f->error, -ETIME, "time_limit", "the job's time limit is over");
@@ -192,7 +185,7 @@ static void end_without_result(struct jobs *j, json_t *doc, const struct error *
 static double time_limit(const json_t *doc) {
     const json_t *v = json_object_get(json_object_get(json_object_get(doc, "request"), "limits"), "seconds");
 
-    return json_is_number(v) ? now_s() + json_number_value(v) : 0;
+    return json_is_number(v) ? clock_now_s() + json_number_value(v) : 0;
 }
 
 static int run_compress(struct jobs *j, json_t *doc, struct follow *f, struct error *err) {

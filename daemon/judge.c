@@ -4,7 +4,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 const char *const judge_stage_names[STAGE_COUNT] = {"queue", "decode", "infer", "encode", "total"};
 
@@ -93,13 +94,6 @@ static void add_batch(struct judge_stats *s, const struct judge_sample *x) {
         }
 }
 
-static uint64_t now_ms(void) {
-    struct timespec t;
-
-    clock_gettime(CLOCK_REALTIME, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 static void add(struct judge_stats *s, const struct judge_sample *x) {
     bool is_ok = x->status >= 200 && x->status < 300;
 
@@ -113,7 +107,7 @@ static void add(struct judge_stats *s, const struct judge_sample *x) {
     s->n_success++;
     s->success_ns += x->ns[STAGE_TOTAL];
     s->n_items += x->items;
-    s->last_ms = now_ms();
+    s->last_ms = clock_unix_ms();
     for (int k = 0; k < STAGE_TOTAL; k++)
         add_histogram(&s->stage[k], x->ns[k]);
     if (x->batch)

@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "daemon/models.h"
 
 /* What the table knows of a variant, loaded or not. */
@@ -65,13 +65,6 @@ struct resident *resident_unref(struct resident *r) {
     /* what malloc keeps for later belongs to the system until then */
     malloc_trim(0);
     return NULL;
-}
-
-static uint64_t now_ns(void) {
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 int residency_new(
@@ -314,7 +307,7 @@ static void set_state_locked(struct residency *r, struct entry *e, enum variant_
     struct resident *x, const struct error *why) {
     e->resident = x;
     e->state = state;
-    e->used_ns = now_ns();
+    e->used_ns = clock_now_ns();
     snprintf(e->reason, sizeof(e->reason), "%.255s", why ? why->text : "");
     pthread_cond_broadcast(&r->changed);
 }
@@ -472,7 +465,7 @@ struct resident *residency_get(struct residency *r, const char *key) {
     e = entry_find(r, key, false);
     if (e && e->state == VARIANT_READY) {
         x = resident_ref(e->resident);
-        e->used_ns = now_ns();
+        e->used_ns = clock_now_ns();
     }
     pthread_mutex_unlock(&r->lock);
     return x;

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "daemon/slot.h"
 
 #define SWEEP_MS 20
@@ -27,19 +28,12 @@ struct slot_start {
     struct slot *slot;
 };
 
-static uint64_t now_ns(void) {
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 /* Ends a work that was taken off the queue and never ran. */
 static void refuse(struct sched_work *w, int e, const char *code, const char *text) {
     struct resident *r = w->resident;
     struct error err = {0};
 
-    w->timing.queue_ns = now_ns() - w->queued_ns;
+    w->timing.queue_ns = clock_now_ns() - w->queued_ns;
     error_code(&err, e, code, "%s", text);
     w->finish(w, NULL, 0, &err);
     resident_unref(r);
@@ -159,7 +153,7 @@ static void *sweep_thread(void *arg) {
     pthread_mutex_lock(&s->lock);
     while (!s->is_ending) {
         struct sched_work *late = NULL;
-        uint64_t now = now_ns();
+        uint64_t now = clock_now_ns();
 
         for (struct sched_work **p = &s->first; *p;) {
             if (!is_late(*p, now)) {
@@ -279,7 +273,7 @@ int scheduler_submit(struct scheduler *s, struct sched_work *w, struct error *er
     int r = 0;
 
     w->next = NULL;
-    w->queued_ns = now_ns();
+    w->queued_ns = clock_now_ns();
     pthread_mutex_lock(&s->lock);
     if (s->is_draining)
         r = error_code(err, -ESHUTDOWN, "draining", "the server is going down");

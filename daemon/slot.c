@@ -6,8 +6,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "engine/pool.h"
 
 #define MAX_WORKS 256
@@ -53,13 +53,6 @@ struct slot *slot_free(struct slot *s) {
     pool_free(s->pool);
     free(s);
     return NULL;
-}
-
-static uint64_t now_ns(void) {
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 static void *slot_buffer(struct slot *s, size_t i, size_t size) {
@@ -122,10 +115,10 @@ int slot_run(struct slot *s, struct net *net, const struct tensor *in, struct te
     }
     if (n > max_out)
         r = error_set(err, -EFBIG, "the model has more than %zu outputs", max_out);
-    start = now_ns();
+    start = clock_now_ns();
     if (r == 0)
         plan_run(plan, &s->arena, in, out, s->pool, NULL);
-    *ret_us = (double)(now_ns() - start) / 1e3;
+    *ret_us = (double)(clock_now_ns() - start) / 1e3;
     *ret_n_out = n;
     plan_unref(plan);
     return r;
@@ -206,7 +199,7 @@ static void finish(struct sched_work *w, const struct tensor *out, size_t n_out,
 /* Prepares; a work that is late, gone or malformed is finished at once. */
 static bool prepare(struct sched_work *w, uint64_t now) {
     struct error err = {0};
-    uint64_t start = now_ns();
+    uint64_t start = clock_now_ns();
 
     w->timing.queue_ns = now - w->queued_ns;
     if (atomic_load(&w->is_cancelled))
@@ -215,7 +208,7 @@ static bool prepare(struct sched_work *w, uint64_t now) {
         error_code(&err, -ETIMEDOUT, "deadline", "the deadline passed in the queue");
     else if (w->prepare(w, w->in, &err) < 0 && !err.err)
         error_set(&err, -EINVAL, "the request cannot be read");
-    w->timing.decode_ns = now_ns() - start;
+    w->timing.decode_ns = clock_now_ns() - start;
     if (!err.err)
         return true;
     finish(w, NULL, 0, &err);
@@ -256,7 +249,7 @@ static void run_group(struct slot *s, struct sched_work *const *w, size_t n) {
     bool has_rows = w[0]->max_batch > 0 && same_rows(w[0], w[0], n_in);
     int64_t total = 1, at = 0;
     struct error err = {0};
-    uint64_t start = now_ns(), spent;
+    uint64_t start = clock_now_ns(), spent;
     double us;
     int r;
 
@@ -267,7 +260,7 @@ static void run_group(struct slot *s, struct sched_work *const *w, size_t n) {
     } else {
         r = slot_run(s, net, w[0]->in, out, SCHED_MAX_IO, &n_out, &us, &err);
     }
-    spent = now_ns() - start;
+    spent = clock_now_ns() - start;
     for (size_t k = 0; k < n; k++) {
         struct tensor own[SCHED_MAX_IO];
         int64_t rows = has_rows ? w[k]->in[0].shape.dim[0] : 1;
@@ -302,7 +295,7 @@ static void run_prepared(struct slot *s, struct sched_work **w, size_t n) {
 
 void slot_work(struct slot *s, struct sched_work *list) {
     struct sched_work *works[MAX_WORKS], *next;
-    uint64_t now = now_ns();
+    uint64_t now = clock_now_ns();
     size_t n = 0;
 
     for (struct sched_work *w = list; w; w = next) {

@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 
 /* A worker that reads nothing for so long hangs. */
 #define SEND_MS 5000
@@ -218,16 +219,9 @@ static int crashed(struct spawn *s, struct error *err) {
     return error_code(err, -EIO, "worker_crashed", "the worker ended without a result: %s", how);
 }
 
-static double now_s(void) {
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
 int spawn_call(const char *program, const json_t *job, unsigned limit_s, json_t **ret, struct error *err) {
     _cleanup_(spawn_freep) struct spawn *s = NULL;
-    double end = now_s() + limit_s;
+    double end = clock_now_s() + limit_s;
     int r = spawn_start(program, &s, err);
 
     if (r < 0)
@@ -236,7 +230,7 @@ int spawn_call(const char *program, const json_t *job, unsigned limit_s, json_t 
         return crashed(s, err);
     for (;;) {
         json_t *line = NULL, *done;
-        int left_ms = (int)((end - now_s()) * 1000);
+        int left_ms = (int)((end - clock_now_s()) * 1000);
 
         if (left_ms <= 0)
             return error_code(err, -ETIME, "time_limit", "the worker took more than %u s", limit_s);

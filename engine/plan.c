@@ -2,8 +2,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "engine/hugemem.h"
 #include "engine/onednn.h"
 
@@ -116,17 +116,10 @@ static void run_step(const struct plan *p, const struct step *s, void *const *ta
     s->kernel->run(s->state, &io);
 }
 
-static double now_us(void) {
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
-}
-
 void plan_run(const struct plan *p, struct arena *a, const struct tensor *in, struct tensor *out,
     struct pool *pool, float *layer_us) {
     void **table = a->data;
-    double before = layer_us ? now_us() : 0;
+    double before = layer_us ? clock_now_us() : 0;
 
     if (a->size < p->arena_size)
         abort(); /* the caller reserved less than plan_arena_size() */
@@ -135,7 +128,7 @@ void plan_run(const struct plan *p, struct arena *a, const struct tensor *in, st
     for (size_t i = 0; i < p->n_steps; i++) {
         run_step(p, &p->steps[i], table, p->n_threads > 1 ? pool : NULL);
         if (layer_us) {
-            double after = now_us();
+            double after = clock_now_us();
 
             layer_us[i] = (float)(after - before);
             before = after;

@@ -4,7 +4,8 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 struct pool {
     unsigned n_workers;
@@ -38,24 +39,17 @@ static void pool_pause(void) {
 #endif
 }
 
-static double now_us(void) {
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
-}
-
 static void spin_for_work(struct pool *p, unsigned long seen) {
-    double end = now_us() + SPIN_US;
+    double end = clock_now_us() + SPIN_US;
 
-    while (atomic_load_explicit(&p->round, memory_order_relaxed) == seen && now_us() < end)
+    while (atomic_load_explicit(&p->round, memory_order_relaxed) == seen && clock_now_us() < end)
         pool_pause();
 }
 
 static void spin_for_others(struct pool *p) {
-    double end = now_us() + SPIN_US;
+    double end = clock_now_us() + SPIN_US;
 
-    while (atomic_load_explicit(&p->n_busy, memory_order_relaxed) != 0 && now_us() < end)
+    while (atomic_load_explicit(&p->n_busy, memory_order_relaxed) != 0 && clock_now_us() < end)
         pool_pause();
 }
 

@@ -9,20 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "engine/net.h"
 #include "engine/pool.h"
 
 #define MAX_RUNS 10000
-
-static double now_us(void) {
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
-}
 
 static int compare(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
@@ -94,10 +87,10 @@ static int bench_open(struct bench *b, const char *path, int64_t batch, unsigned
 static void bench_run(struct bench *b, int n) {
     plan_run(b->plan, &b->arena, b->in, b->out, b->pool, NULL);
     for (int i = 0; i < n; i++) {
-        double t = now_us();
+        double t = clock_now_us();
 
         plan_run(b->plan, &b->arena, b->in, b->out, b->pool, NULL);
-        b->us[i] = now_us() - t;
+        b->us[i] = clock_now_us() - t;
     }
     qsort(b->us, (size_t)n, sizeof(*b->us), compare);
     printf("%.2f\n", b->us[n / 2]);

@@ -15,8 +15,9 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "base/clock.h"
 
 #define MAX_CONNECTIONS 64
 #define MAX_REQUESTS    1000000
@@ -39,13 +40,6 @@ struct load {
     double *latency, *added; /* MAX_REQUESTS each */
     size_t n_done;
 };
-
-static double now_us(void) {
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
-}
 
 __attribute__((noreturn)) static void die(const char *what) {
     fprintf(stderr, "http_load: %s\n", what);
@@ -96,7 +90,7 @@ static void send_request(struct load *l, struct load_conn *c) {
     size_t sent = 0;
 
     c->got = 0;
-    c->sent_us = now_us();
+    c->sent_us = clock_now_us();
     while (sent < l->request_size) {
         ssize_t n = send(c->fd, l->request + sent, l->request_size - sent, MSG_NOSIGNAL);
 
@@ -132,7 +126,7 @@ static int take_reply(struct load *l, struct load_conn *c) {
         return 0;
     if (strncmp(c->reply, "HTTP/1.1 200", 12) != 0)
         die(c->reply);
-    us = now_us() - c->sent_us;
+    us = clock_now_us() - c->sent_us;
     timing = find_header(c->reply, end, "server-timing:");
     infer = timing ? strstr(timing, "infer;dur=") : NULL;
     l->latency[l->n_done] = us;
@@ -155,7 +149,7 @@ static double median(double *v, size_t n) {
 static void run(struct load *l, size_t n) {
     struct pollfd p[MAX_CONNECTIONS];
     size_t n_sent = 0;
-    double begin = now_us(), wall;
+    double begin = clock_now_us(), wall;
 
     l->n_done = 0;
     for (unsigned i = 0; i < l->n_conns; i++) {
@@ -184,7 +178,7 @@ static void run(struct load *l, size_t n) {
                 p[i].fd = -1;
         }
     }
-    wall = now_us() - begin;
+    wall = clock_now_us() - begin;
     printf("%.2f %.2f %.2f\n", wall / (double)n, median(l->latency, n), median(l->added, n));
     fflush(stdout);
 }

@@ -4,20 +4,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "api/tensor_json.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 
 #define VALUES (3 * 224 * 224)
 #define ROUNDS 31
-
-static double now_us(void) {
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
-}
 
 static int compare(const void *a, const void *b) {
     const double *x = a, *y = b;
@@ -60,14 +53,14 @@ int main(void) {
         return 1;
     size = make_body(text, cap);
     for (int i = 0; i < ROUNDS; i++) {
-        double begin = now_us(), middle;
+        double begin = clock_now_us(), middle;
 
         if (parse_ours(text, size, values))
             return 1;
-        middle = now_us();
+        middle = clock_now_us();
         json_decref(json_loadb(text, size, 0, NULL));
         ours[i] = middle - begin;
-        dom[i] = now_us() - middle;
+        dom[i] = clock_now_us() - middle;
     }
     qsort(ours, ROUNDS, sizeof(*ours), compare);
     qsort(dom, ROUNDS, sizeof(*dom), compare);

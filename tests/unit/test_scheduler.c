@@ -1,11 +1,11 @@
 /* Slots, queues and what is in memory, with many threads at once; run under TSan too. */
+#include "base/clock.h"
 #include "tests/unit/cmocka_all.h"
 
 #include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <semaphore.h>
-#include <time.h>
 
 #include "daemon/residency.h"
 #include "daemon/scheduler.h"
@@ -166,13 +166,6 @@ static void pull_out(struct plug p[static 2]) {
         sem_post(&p[i].go);
 }
 
-static uint64_t now_ns(void) {
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 /* What the engine alone gives. */
 static void expected(struct fixture *f, int64_t rows, unsigned seed, float *ret) {
     struct resident *x = acquire(f);
@@ -233,7 +226,7 @@ static void test_a_deadline_in_the_queue_ends_a_request_unread(void **state) {
     sem_init(&done, 0, 0);
     plug_in(f, plug);
     request_init(&r, acquire(f), 1, 1, &done);
-    r.work.deadline_ns = now_ns() + 1000000;
+    r.work.deadline_ns = clock_now_ns() + 1000000;
     assert_int_equal(scheduler_submit(f->scheduler, &r.work, NULL), 0);
     sem_wait(&done); /* while both slots are held */
     assert_int_equal(r.error, -ETIMEDOUT);
