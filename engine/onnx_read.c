@@ -34,17 +34,15 @@ static int read_initializer(
     struct graph *g, const struct wire *w, const struct wire_field *f, struct error *err) {
     struct value_kept *kept = graph_alloc(g, sizeof(*kept));
     struct tensor *t = graph_alloc(g, sizeof(*t));
-    struct bytes whole;
     struct wire in;
     const char *name;
     struct value *v;
-    int id, r = wire_get_bytes(w, f, &whole, err);
+    int id, r = wire_enter(&in, w, f, err);
 
     if (r < 0)
         return r;
     if (!kept || !t)
         return error_oom(err);
-    wire_enter(&in, w, f);
     r = onnx_read_tensor_proto(g, in, "initialiser", &name, t, err);
     if (r < 0)
         return r;
@@ -58,7 +56,7 @@ static int read_initializer(
     if (v->init)
         return error_code(err, -EBADMSG, "invalid_model", "initialiser '%.100s' is defined twice", name);
     *kept = v->kept ? *v->kept : (struct value_kept){.name = v->name, .shape.rank = -1};
-    kept->init = whole;
+    kept->init = f->bytes;
     kept->read = t;
     v->kept = kept;
     v->init = t;
@@ -158,13 +156,13 @@ static int read_graph(
     struct read_model *m, const struct wire *w, const struct wire_field *f, struct error *err) {
     struct wire in;
     struct wire_field d;
-    struct bytes unused;
-    int r = wire_get_bytes(w, f, &unused, err);
+    int r = wire_enter(&in, w, f, err);
 
-    if (r == 0 && m->has_graph)
+    if (r < 0)
+        return r;
+    if (m->has_graph)
         return error_code(err, -EBADMSG, "invalid_model", "the model has two graphs");
     m->has_graph = true;
-    wire_enter(&in, w, f);
     while (r >= 0 && (r = wire_next(&in, &d, err)) > 0)
         r = read_graph_field(m->g, &in, &d, err);
     if (r == 0)
@@ -173,15 +171,12 @@ static int read_graph(
 }
 
 static int read_opset(struct graph *g, const struct wire *w, const struct wire_field *f, struct error *err) {
-    struct opset_import import = {.domain = ""};
+    struct opset_import import = {.domain = "", .read = f->bytes};
     struct graph_store *s = g->store;
     struct wire in;
     struct wire_field d;
-    int r = wire_get_bytes(w, f, &import.read, err);
+    int r = wire_enter(&in, w, f, err);
 
-    if (r < 0)
-        return r;
-    wire_enter(&in, w, f);
     while (r >= 0 && (r = wire_next(&in, &d, err)) > 0) {
         if (d.number == OPSET_DOMAIN)
             r = onnx_read_name(g, &in, &d, &import.domain, err);

@@ -62,8 +62,7 @@ static int read_tensor(
     struct read_attr *r, const struct wire *w, const struct wire_field *f, struct error *err) {
     struct tensor *t = graph_alloc(r->g, sizeof(*t));
     struct wire inner;
-    struct bytes unused;
-    int rc = wire_get_bytes(w, f, &unused, err);
+    int rc = wire_enter(&inner, w, f, err);
 
     if (rc < 0)
         return rc;
@@ -71,7 +70,6 @@ static int read_tensor(
         return error_code(err, -EBADMSG, "invalid_model", "attribute '%.100s' has two tensors", r->a.name);
     if (!t)
         return error_oom(err);
-    wire_enter(&inner, w, f);
     r->a.t = t;
     rc = onnx_read_tensor_proto(r->g, inner, "attribute", NULL, t, err);
     return rc < 0 ? error_prefix(err, rc, "attribute '%.60s'", r->a.name) : 0;
@@ -160,14 +158,11 @@ static enum attr_type type_of(const struct read_attr *r) {
 
 int onnx_read_attr(
     struct graph *g, const struct wire *w, const struct wire_field *f, struct attr *ret, struct error *err) {
-    struct read_attr r = {.g = g};
+    struct read_attr r = {.g = g, .a.raw = f->bytes};
     struct wire inner, again;
     struct wire_field in;
-    int rc = wire_get_bytes(w, f, &r.a.raw, err);
+    int rc = wire_enter(&inner, w, f, err);
 
-    if (rc < 0)
-        return rc;
-    wire_enter(&inner, w, f);
     again = inner;
     while (rc >= 0 && (rc = wire_next(&again, &in, err)) > 0)
         rc = read_head(&r, &again, &in, err);

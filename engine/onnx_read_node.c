@@ -20,12 +20,8 @@ int onnx_read_prop(
     struct prop p = {.key = "", .value = ""};
     struct wire in;
     struct wire_field d;
-    struct bytes unused;
-    int r = wire_get_bytes(w, f, &unused, err);
+    int r = wire_enter(&in, w, f, err);
 
-    if (r < 0)
-        return r;
-    wire_enter(&in, w, f);
     while (r >= 0 && (r = wire_next(&in, &d, err)) > 0) {
         if (d.number == P_KEY)
             r = onnx_read_name(g, &in, &d, &p.key, err);
@@ -122,12 +118,10 @@ int onnx_read_node(struct graph *g, const struct wire *w, const struct wire_fiel
     struct read_node r = {.g = g, .n = {.name = "", .op_type = "", .domain = ""}};
     struct wire in, again;
     struct wire_field d;
-    struct bytes unused;
-    int rc = wire_get_bytes(w, f, &unused, err);
+    int rc = wire_enter(&in, w, f, err);
 
     if (rc < 0)
         return rc;
-    wire_enter(&in, w, f);
     again = in;
     while (rc >= 0 && (rc = wire_next(&again, &d, err)) > 0)
         rc = read_head(&r, &again, &d, err);

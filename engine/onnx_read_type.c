@@ -18,15 +18,13 @@ static int read_dim(
     struct wire in;
     struct wire_field d;
     int64_t value = -1;
-    struct bytes unused;
-    int r = wire_get_bytes(w, f, &unused, err);
+    int r = wire_enter(&in, w, f, err);
 
     if (r < 0)
         return r;
     if (v->shape.rank == SHAPE_MAX_RANK)
         return error_code(err, -EBADMSG, "invalid_model", "value '%.100s': more than %d dimensions", v->name,
             SHAPE_MAX_RANK);
-    wire_enter(&in, w, f);
     while ((r = wire_next(&in, &d, err)) > 0) {
         if (d.number == DIM_VALUE)
             r = wire_get_int(&in, &d, &value, err);
@@ -43,8 +41,7 @@ static int read_shape(
     struct read_info *v, const struct wire *w, const struct wire_field *f, struct error *err) {
     struct wire in;
     struct wire_field d;
-    struct bytes unused;
-    int r = wire_get_bytes(w, f, &unused, err);
+    int r = wire_enter(&in, w, f, err);
 
     if (r < 0)
         return r;
@@ -53,7 +50,6 @@ static int read_shape(
         v->param = graph_alloc(v->g, SHAPE_MAX_RANK * sizeof(*v->param));
     if (!v->param)
         return error_oom(err);
-    wire_enter(&in, w, f);
     while (r >= 0 && (r = wire_next(&in, &d, err)) > 0)
         r = d.number == SHAPE_DIM ? read_dim(v, &in, &d, err) : 0;
     return r;
@@ -63,12 +59,8 @@ static int read_tensor_type(
     struct read_info *v, const struct wire *w, const struct wire_field *f, struct error *err) {
     struct wire in;
     struct wire_field d;
-    struct bytes unused;
-    int r = wire_get_bytes(w, f, &unused, err);
+    int r = wire_enter(&in, w, f, err);
 
-    if (r < 0)
-        return r;
-    wire_enter(&in, w, f);
     while (r >= 0 && (r = wire_next(&in, &d, err)) > 0) {
         if (d.number == TT_ELEM_TYPE)
             r = wire_get_int(&in, &d, &v->dtype, err);
@@ -83,12 +75,8 @@ static int read_type(
     struct read_info *v, const struct wire *w, const struct wire_field *f, struct error *err) {
     struct wire in;
     struct wire_field d;
-    struct bytes unused;
-    int r = wire_get_bytes(w, f, &unused, err);
+    int r = wire_enter(&in, w, f, err);
 
-    if (r < 0)
-        return r;
-    wire_enter(&in, w, f);
     while (r >= 0 && (r = wire_next(&in, &d, err)) > 0)
         r = d.number == TYPE_TENSOR ? read_tensor_type(v, &in, &d, err) : 0;
     return r;
@@ -118,12 +106,10 @@ int onnx_read_value_info(
     struct read_info v = {.g = g, .shape.rank = -1};
     struct wire in, again;
     struct wire_field d;
-    struct bytes whole;
-    int r = wire_get_bytes(w, f, &whole, err);
+    int r = wire_enter(&in, w, f, err);
 
     if (r < 0)
         return r;
-    wire_enter(&in, w, f);
     again = in;
     while (r >= 0 && (r = wire_next(&again, &d, err)) > 0)
         r = d.number == V_NAME ? onnx_read_name(g, &again, &d, &v.name, err) : 0;
@@ -135,5 +121,5 @@ int onnx_read_value_info(
         r = d.number == V_TYPE ? read_type(&v, &in, &d, err) : 0;
     if (r == 0)
         r = onnx_value_id(g, v.name, ret, err);
-    return r < 0 ? r : keep_info(&v, *ret, whole, err);
+    return r < 0 ? r : keep_info(&v, *ret, f->bytes, err);
 }

@@ -8,16 +8,6 @@ void wire_init(struct wire *w, const void *data, size_t size) {
     w->code = "bad_request";
 }
 
-void wire_enter(struct wire *w, const struct wire *outer, const struct wire_field *f) {
-    /* a number where a message belongs has no bytes: an empty message at that place */
-    const unsigned char *at = f->bytes.data ? f->bytes.data : outer->in.pos;
-
-    w->in.start = outer->in.start;
-    w->in.pos = at;
-    w->in.end = at + f->bytes.size;
-    w->code = "invalid_model";
-}
-
 static int fail(const struct wire *w, size_t offset, struct error *err, const char *what) {
     return error_code(err, strcmp(w->code, "bad_request") == 0 ? -EINVAL : -EBADMSG, w->code,
         "not protobuf: byte %zu: %s", offset, what);
@@ -77,6 +67,18 @@ static int expect(const struct wire *w, const struct wire_field *f, enum wire_ty
     return f->type == type ? 0 : fail(w, f->offset, err, "a field is of the wrong wire type");
 }
 
+int wire_enter(struct wire *w, const struct wire *outer, const struct wire_field *f, struct error *err) {
+    int r = expect(outer, f, WIRE_BYTES, err);
+
+    if (r < 0)
+        return r;
+    w->in.start = outer->in.start;
+    w->in.pos = f->bytes.data;
+    w->in.end = f->bytes.data + f->bytes.size;
+    w->code = "invalid_model";
+    return 0;
+}
+
 int wire_get_int(const struct wire *w, const struct wire_field *f, int64_t *ret, struct error *err) {
     int r = expect(w, f, WIRE_VARINT, err);
 
@@ -130,10 +132,7 @@ int wire_each_number(const struct wire *w, const struct wire_field *f, enum wire
 
     if (f->type == element)
         return each(arg, f->value, err);
-    r = expect(w, f, WIRE_BYTES, err);
-    if (r < 0)
-        return r;
-    wire_enter(&packed, w, f);
+    r = wire_enter(&packed, w, f, err);
     while (r == 0 && reader_left(&packed.in) > 0) {
         if (!read_element(&packed.in, element, &v))
             return fail(&packed, reader_offset(&packed.in), err, "a packed number is cut off or too long");

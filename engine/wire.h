@@ -24,8 +24,8 @@ struct wire_field {
 
 void wire_init(struct wire *w, const void *data, size_t size);
 
-/* A message inside: the bytes of field `f`. */
-void wire_enter(struct wire *w, const struct wire *outer, const struct wire_field *f);
+/* The message inside `f`, or an error when `f` holds none. */
+int wire_enter(struct wire *w, const struct wire *outer, const struct wire_field *f, struct error *err);
 
 /* 1: *ret is the next field; 0: end of the message; negative errno. */
 int wire_next(struct wire *w, struct wire_field *ret, struct error *err);

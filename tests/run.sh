@@ -68,7 +68,7 @@ compile() {
 # count DIR: adds up meson's own log of the tests that ran
 count() {
     python3 - "$1/meson-logs/testlog.json" <<'EOF'
-import json, sys
+import json, re, sys
 n = {"passed": 0, "failed": 0, "skipped": 0}
 for line in open(sys.argv[1], encoding="utf-8"):
     test = json.loads(line)
@@ -79,6 +79,10 @@ for line in open(sys.argv[1], encoding="utf-8"):
         print("\n".join((test.get("stdout", "") + test.get("stderr", "")).splitlines()[-25:]), file=sys.stderr)
     elif kind == "skipped":
         print("SKIP", test["name"], file=sys.stderr)
+    # a case that cmocka left out in a program that passed is left out all the same
+    for case in sorted(set(re.findall(r"^\[  SKIPPED \] (test_\w+)", test.get("stdout", "") + test.get("stderr", ""), re.M))):
+        n["skipped"] += 1
+        print("SKIP", test["name"], case, file=sys.stderr)
 print(n["passed"], n["failed"], n["skipped"])
 EOF
 }

@@ -88,6 +88,7 @@ static void check_round_trip(const char *path) {
 static void test_what_was_read_is_written_again(void **state) {
     (void)state;
     check_round_trip(MNIST);
+    check_round_trip(TEST_DATA "/../../clients/demo/lenet5_fashion.onnx");
 }
 
 /* The larger set of real networks, when it is there. */
@@ -277,6 +278,15 @@ static struct buf make_empty(void) {
     return b;
 }
 
+/* Field 7, the graph, as a number. */
+static struct buf make_number_for_graph(void) {
+    struct buf m = PROTO;
+
+    proto_int(&m, 1, 8);
+    proto_int(&m, 7, 0);
+    return m;
+}
+
 static struct buf make_ir_99(void) {
     struct buf m = PROTO, g = PROTO;
 
@@ -291,6 +301,7 @@ static const struct {
 } bad_files[] = {
     {make_empty, "bad_request", "not protobuf: the file is empty"},
     {make_text, "bad_request", "not protobuf: byte 2: unknown wire type"},
+    {make_number_for_graph, "bad_request", "not protobuf: byte 2: a field is of the wrong wire type"},
     {make_offset_past_end, "invalid_model", "claims 1000 bytes, 3 are left"},
     {make_claimed_2_to_60, "invalid_model",
         "initialiser 'w': shape [1152921504606846976] needs 4611686018427387904 bytes, the file has 16"},
