@@ -212,17 +212,25 @@ static struct scope scope_of(const struct step *s) {
         (const char *const *)s->common.layers.include, (const char *const *)s->common.layers.exclude};
 }
 
-static json_t *effect_json(const struct layer_entry *e, const struct effect *f) {
-    int64_t before = e->params * 4;
-    json_t *macs = f->macs < 0 ? json_null() : json_integer(f->macs);
-
-    return json_pack("{s:s, s:s, s:s?, s:s?, s:I, s:I, s:o}", "id", e->id, "action",
-        e->is_selected ? "change" : "skip", "reason", e->reason, "form", e->is_selected ? f->form : NULL,
-        "bytes_before", (json_int_t)before, "bytes", (json_int_t)(e->is_selected ? f->bytes : before), "macs",
-        macs);
+static int64_t macs_of(const struct summary *s, const char *id) {
+    for (size_t i = 0; i < s->n_layers; i++)
+        if (!strcmp(s->layers[i].id, id))
+            return s->layers[i].macs;
+    return 0;
 }
 
-static int plan_step(const struct step *s, const struct graph *g, json_t *ret, struct error *err) {
+static json_t *effect_json(const struct layer_entry *e, const struct effect *f, const struct summary *now) {
+    int64_t before = e->params * 4;
+    int64_t macs = e->is_selected && f->macs >= 0 ? f->macs : macs_of(now, e->id);
+
+    return json_pack("{s:s, s:s, s:s?, s:s?, s:I, s:I, s:I}", "id", e->id, "action",
+        e->is_selected ? "change" : "skip", "reason", e->reason, "form", e->is_selected ? f->form : NULL,
+        "bytes_before", (json_int_t)before, "bytes", (json_int_t)(e->is_selected ? f->bytes : before), "macs",
+        (json_int_t)macs);
+}
+
+static int plan_step(
+    const struct step *s, const struct graph *g, const struct summary *now, json_t *ret, struct error *err) {
     _cleanup_(layers_done) struct layers layers = {0};
     struct scope scope = scope_of(s);
     _cleanup_(freep) struct effect *effects = NULL;
@@ -241,7 +249,7 @@ static int plan_step(const struct step *s, const struct graph *g, json_t *ret, s
     for (size_t i = 0; i < layers.n; i++) {
         const struct layer_entry *e = &layers.entry[i];
 
-        json_array_append_new(list, effect_json(e, &effects[i]));
+        json_array_append_new(list, effect_json(e, &effects[i], now));
         json_array_append_new(e->is_selected ? affected : skipped, json_string(e->id));
         before += e->params * 4;
         bytes += e->is_selected ? effects[i].bytes : e->params * 4;
@@ -267,10 +275,8 @@ static bool has_text(const json_t *list, const char *text) {
 }
 
 /* What all steps together come to: the last one's layers and bytes, every layer that some step touches. */
-static json_t *plan_totals(const struct graph *g, json_t *steps) {
-    json_t *last = json_array_get(steps, json_array_size(steps) - 1), *affected = json_array(),
-           *macs = json_null();
-    struct summary *summary = NULL;
+static json_t *plan_totals(const struct summary *now, json_t *steps) {
+    json_t *last = json_array_get(steps, json_array_size(steps) - 1), *affected = json_array();
 
     for (size_t i = 0; i < json_array_size(steps); i++) {
         const json_t *list = json_object_get(json_array_get(steps, i), "affected");
@@ -279,18 +285,17 @@ static json_t *plan_totals(const struct graph *g, json_t *steps) {
             if (!has_text(affected, json_string_value(json_array_get(list, k))))
                 json_array_append(affected, json_array_get(list, k));
     }
-    if (summary_new(g, &summary, NULL) == 0)
-        macs = json_integer(summary->macs); /* no step there is changes the work, only its precision */
-    summary_free(summary);
-    return json_pack("{s:o, s:o, s:O, s:O, s:O, s:O, s:o}", "steps", steps, "affected", affected, "skipped",
+    /* no step there is changes the work, only its precision */
+    return json_pack("{s:o, s:o, s:O, s:O, s:O, s:O, s:I}", "steps", steps, "affected", affected, "skipped",
         json_object_get(last, "skipped"), "layers", json_object_get(last, "layers"), "bytes_before",
         json_object_get(last, "weight_bytes_before"), "bytes", json_object_get(last, "weight_bytes"), "macs",
-        macs);
+        (json_int_t)now->macs);
 }
 
 int recipe_plan(
     const struct recipe *r, const struct graph *g, bool has_data, json_t **ret, struct error *err) {
     _cleanup_(graph_freep) struct graph *folded = NULL;
+    _cleanup_(summary_freep) struct summary *now = NULL;
     json_t *steps = json_array();
     int e = check_data(r, has_data, err);
 
@@ -298,17 +303,19 @@ int recipe_plan(
         e = graph_clone(g, &folded, err);
     if (e == 0)
         e = fold_graph(folded, err);
+    if (e == 0)
+        e = summary_new(folded, &now, err);
     for (size_t i = 0; e == 0 && i < r->n; i++) {
         json_t *step = json_object();
 
-        e = plan_step(&r->step[i], folded, step, err);
+        e = plan_step(&r->step[i], folded, now, step, err);
         json_array_append_new(steps, step);
     }
     if (e < 0) {
         json_decref(steps);
         return e;
     }
-    *ret = plan_totals(folded, steps);
+    *ret = plan_totals(now, steps);
     return *ret ? 0 : error_oom(err);
 }
 

@@ -1,0 +1,100 @@
+"""The way of a job over HTTP: what the dry run foretells, what the job then does, its events, cancel, retry and
+idempotency, and the table at the end.
+
+    python3 tests/api/test_jobs.py BUILD
+"""
+
+import json
+import os
+import sys
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", ".."))
+from tests.api.harness import Daemon  # noqa: E402
+
+ROOT = os.path.join(os.path.dirname(__file__), "..", "..")
+DEMO = os.path.join(ROOT, "clients", "demo")
+DATA = os.path.join(ROOT, "tests", "data", "datasets", "fashion-tiny.tar")
+NDJSON = {"Accept": "application/x-ndjson"}
+INT8 = [{"method": "quantize", "scheme": "int8", "layers": {"exclude": ["/fc*"]}}]
+
+
+def read(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+class Jobs(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.daemon = cls.enterClassContext(Daemon(BUILD))
+        cls.daemon.wait_ready()
+        card = {"preprocess": json.loads(read(os.path.join(DEMO, "preprocess.json"))),
+                "labels": read(os.path.join(DEMO, "labels.txt")).decode().split()}
+        assert cls.daemon.put("/api/v1/models/lenet", read(os.path.join(DEMO, "lenet5_fashion.onnx"))).status == 201
+        reply = cls.daemon.request("PATCH", "/api/v1/models/lenet", card)
+        assert reply.status == 200, reply
+        assert cls.daemon.put("/api/v1/datasets/tiny", read(DATA)).status == 201
+
+    def job(self, variant, key=None, **more):
+        body = {"kind": "compress", "model": "lenet", "variant": variant, "dataset": "tiny", "steps": INT8, **more}
+        return self.daemon.post("/api/v1/jobs", body, headers={"Idempotency-Key": key} if key else {})
+
+    def test_the_dry_run_foretells_each_layer(self):
+        body = {"kind": "compress", "model": "lenet", "variant": "dry", "dataset": "tiny", "steps": INT8}
+        plan = self.daemon.post("/api/v1/jobs?dry_run=true", body)
+        self.assertEqual(plan.status, 200, plan)
+        plan = plan.json()
+        card = self.daemon.get("/api/v1/models/lenet").json()
+        macs = {layer["id"]: layer["macs"] for layer in card["layers"]}
+        self.assertEqual(plan["affected"], ["/conv1/Conv", "/conv2/Conv"])
+        self.assertEqual(plan["skipped"], ["/fc1/Gemm", "/fc2/Gemm", "/fc3/Gemm"])
+        self.assertEqual(plan["macs"], card["macs"])
+        for layer in plan["layers"]:
+            self.assertGreater(layer["macs"], 0)
+            self.assertEqual(layer["macs"], macs[layer["id"]], layer)
+            self.assertEqual(layer["bytes"] < layer["bytes_before"], layer["action"] == "change", layer)
+        self.assertEqual(self.daemon.get("/api/v1/models/lenet/variants/dry").status, 404)
+
+    def test_a_job_does_what_was_foretold_and_says_so(self):
+        made = self.job("small")
+        self.assertEqual(made.status, 202, made)
+        job = self.daemon.wait_job(made.json()["id"])
+        self.assertEqual(job["state"], "succeeded", job)
+        variant = self.daemon.get("/api/v1/models/lenet/variants/small").json()
+        forms = {layer["name"]: layer["form"] for layer in variant["layers"]}
+        self.assertEqual((forms["/conv1/Conv"], forms["/fc1/Gemm"]), ("int8", "dense"), forms)
+        events = [json.loads(line) for line in
+                  self.daemon.get(f"/api/v1/jobs/{job['id']}/events", headers=NDJSON).body.splitlines()]
+        self.assertEqual([e["id"] for e in events], sorted(e["id"] for e in events))
+        self.assertEqual(events[-1]["event"], "done")
+        self.assertEqual([e["data"]["state"] for e in events if e["event"] == "state"], ["queued", "running", "succeeded"])
+        table = self.daemon.get("/api/v1/models/lenet/comparison", headers={"Accept": "text/csv"}).body.decode()
+        rows = {line.split(",")[0]: line.split(",") for line in table.splitlines()}
+        self.assertLess(int(rows["small"][7]), int(rows["original"][7]))
+        self.assertEqual(rows["small"][1], rows["original"][1])
+
+    def test_a_key_used_twice_makes_one_job(self):
+        first, again = self.job("once", key="k"), self.job("once", key="k")
+        self.assertEqual((first.status, again.status), (202, 202), again)
+        self.assertEqual(first.json()["id"], again.json()["id"])
+        other = self.job("another", key="k")
+        self.assertEqual((other.status, other.json()["code"]), (409, "idempotency_key_reused"))
+        self.daemon.wait_job(first.json()["id"])
+
+    def test_a_cancelled_job_frees_the_name_and_can_be_retried(self):
+        before = [self.job(f"before{i}").json()["id"] for i in range(3)]
+        last = self.job("late").json()["id"]
+        reply = self.daemon.post(f"/api/v1/jobs/{last}/cancel")
+        self.assertEqual(reply.status, 202, reply)
+        self.assertEqual(self.daemon.wait_job(last)["state"], "cancelled")
+        self.assertEqual(self.daemon.get("/api/v1/models/lenet/variants/late").status, 404)
+        self.assertEqual(self.daemon.post(f"/api/v1/jobs/{last}/retry").status, 202)
+        for job in before + [last]:
+            self.assertEqual(self.daemon.wait_job(job)["state"], "succeeded")
+        self.assertEqual(self.daemon.get("/api/v1/models/lenet/variants/late").status, 200)
+
+
+if __name__ == "__main__":
+    BUILD = sys.argv.pop(1)
+    unittest.main()
