@@ -26,6 +26,7 @@ static int reply_job(struct reply *p, unsigned status, json_t *job, struct error
 
 static int post_job(struct request *r, struct reply *p, struct error *err) {
     json_auto_t *body = NULL;
+    struct job_key key;
     json_t *job = NULL;
     int e = body_json(r, false, &body, err);
 
@@ -35,14 +36,10 @@ static int post_job(struct request *r, struct reply *p, struct error *err) {
         e = jobs_plan(r->api->jobs, body, &job, err);
         return e < 0 ? e : reply_json(p, 200, job, err);
     }
-    e = idempotency_find(r, p, err);
-    if (e != 0)
-        return e < 0 ? e : 0;
-    e = jobs_create(r->api->jobs, body, &job, err);
-    if (e < 0)
-        return e;
-    idempotency_keep(r, json_string_value(json_object_get(job, "id")));
-    return reply_job(p, 202, job, err);
+    e = idempotency_key(r, &key, err);
+    if (e >= 0)
+        e = jobs_create(r->api->jobs, body, e ? &key : NULL, &job, err);
+    return e < 0 ? e : reply_job(p, 202, job, err);
 }
 
 static int list_jobs(struct request *r, struct reply *p, struct error *err) {

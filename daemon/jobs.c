@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "daemon/job_key.h"
 #include "daemon/job_request.h"
 #include "daemon/jobs_priv.h"
 #include "daemon/models.h"
@@ -244,34 +245,77 @@ int jobs_plan(struct jobs *j, const json_t *body, json_t **ret, struct error *er
     return check(j, body, NULL, ret, err);
 }
 
-int jobs_create(struct jobs *j, const json_t *body, json_t **ret, struct error *err) {
-    json_t *doc = NULL, *again = NULL;
+static int check_room(struct jobs *j, struct error *err) {
     unsigned n[JOB_STATES];
-    char id[UUID_MAX];
-    int r;
 
     jobs_count(j, n);
-    if (n[JOB_QUEUED] + n[JOB_RUNNING] + n[JOB_INTERRUPTED] >= j->options.max_queued)
-        return error_code(err, -EAGAIN, "queue_full", "%u jobs wait already", j->options.max_queued);
-    r = check(j, body, &doc, NULL, err);
-    if (r < 0)
+    if (n[JOB_QUEUED] + n[JOB_RUNNING] + n[JOB_INTERRUPTED] < j->options.max_queued)
+        return 0;
+    return error_code(err, -EAGAIN, "queue_full", "%u jobs wait already", j->options.max_queued);
+}
+
+/* Job and key in one transaction: a kill between the two would make the client's retry a second job. Store
+ * locked. 1: another request with the key was faster, and id is its job. */
+static int create_locked(struct jobs *j, const json_t *body, const struct job_key *key, json_t *doc,
+    char id[static UUID_MAX], struct error *err) {
+    json_auto_t *again = NULL, *key_doc = NULL;
+    struct store_change changes[2];
+    size_t n = 1;
+    int r = key ? job_key_find(j->store, key, id, err) : 0;
+
+    if (r == 0)
+        r = check_room(j, err); /* others may have come while the worker looked, and the name have gone */
+    if (r == 0)
+        r = job_request_check(j->store, body, &again, err);
+    if (r != 0)
         return r;
     uuid_v7(id);
     json_object_set_new(doc, "id", json_string(id));
-    store_lock(j->store);
-    r = job_request_check(j->store, body, &again, err); /* the name may have gone while the worker looked */
+    changes[0] = (struct store_change){STORE_JOB, id, doc};
+    if (key) {
+        key_doc = job_key_doc(key, id);
+        if (!key_doc)
+            return error_oom(err);
+        changes[n++] = (struct store_change){STORE_IDEMPOTENCY, key->name, key_doc};
+        r = store_forget_keys(j->store, err);
+    }
     if (r == 0)
-        r = store_apply(j->store, &(struct store_change){STORE_JOB, id, doc}, 1, err);
+        r = store_apply(j->store, changes, n, err);
     if (r == 0) /* before the runner can see the job and say that it runs */
         job_event(j, id, "state", json_pack("{s:s, s:s}", "job", id, "state", "queued"));
+    return r;
+}
+
+static int create(struct jobs *j, const json_t *body, const struct job_key *key, char id[static UUID_MAX],
+    struct error *err) {
+    json_t *doc = NULL;
+    int r = check_room(j, err);
+
+    if (r == 0)
+        r = check(j, body, &doc, NULL, err);
+    if (r < 0)
+        return r;
+    store_lock(j->store);
+    r = create_locked(j, body, key, doc, id, err);
     store_unlock(j->store);
     json_decref(doc);
-    json_decref(again);
     if (r < 0)
         return r;
     pthread_mutex_lock(&j->lock);
     pthread_cond_broadcast(&j->changed);
     pthread_mutex_unlock(&j->lock);
+    return 0;
+}
+
+int jobs_create(
+    struct jobs *j, const json_t *body, const struct job_key *key, json_t **ret, struct error *err) {
+    char id[UUID_MAX];
+    int r = key ? job_key_find(j->store, key, id, err) : 0;
+
+    if (r == 0)
+        r = create(j, body, key, id, err);
+    if (r < 0)
+        return r;
     *ret = jobs_get(j, id);
     return *ret ? 0 : error_oom(err);
 }

@@ -14,6 +14,7 @@
 #include "daemon/residency.h"
 #include "daemon/store.h"
 
+struct job_key;
 struct jobs;
 
 enum job_state {
@@ -42,8 +43,9 @@ int jobs_start(struct jobs *j, struct error *err);
 struct jobs *jobs_free(struct jobs *j);
 
 /* Validates the body (JSON path in errors), reserves the variant's name, queues. *ret: the job (new
- * reference). */
-int jobs_create(struct jobs *j, const json_t *body, json_t **ret, struct error *err);
+ * reference), or the one that was made with the same key before. `key`: NULL: none. */
+int jobs_create(
+    struct jobs *j, const json_t *body, const struct job_key *key, json_t **ret, struct error *err);
 /* The same checks and the worker's dry run. */
 int jobs_plan(struct jobs *j, const json_t *body, json_t **ret, struct error *err);
 /* queued: cancelled at once; running: asked, then killed within 10 s; cancelled: fine; else job_finished. */

@@ -179,21 +179,6 @@ static int open_db(struct store *s, struct error *err) {
     return r < 0 ? r : migrate(s, err);
 }
 
-/* An Idempotency-Key holds for 24 hours; the older ones would only grow in number. */
-static int forget_old_keys(struct store *s, struct error *err) {
-    json_t *all = s->table[STORE_IDEMPOTENCY], *doc;
-    _cleanup_(freep) struct store_change *old = calloc(json_object_size(all) + 1, sizeof(*old));
-    json_int_t since = (json_int_t)time(NULL) - 24 * 3600;
-    const char *key;
-    size_t n = 0;
-
-    if (!old)
-        return error_oom(err);
-    json_object_foreach(all, key, doc) if (json_integer_value(json_object_get(doc, "at")) < since) old[n++] =
-        (struct store_change){STORE_IDEMPOTENCY, key, NULL};
-    return n ? store_apply(s, old, n, err) : 0;
-}
-
 int store_open(const char *dir, double disk_share, struct store **ret, struct error *err) {
     _cleanup_(store_freep) struct store *s = calloc(1, sizeof(*s));
     pthread_mutexattr_t recursive;
@@ -214,7 +199,7 @@ int store_open(const char *dir, double disk_share, struct store **ret, struct er
     for (int t = 0; r == 0 && t < STORE_TABLES; t++)
         r = load_table(s, (enum store_table)t, err);
     if (r == 0)
-        r = forget_old_keys(s, err);
+        r = store_forget_keys(s, err);
     if (r == 0)
         r = store_sweep(s, err);
     if (r < 0)
@@ -340,6 +325,26 @@ int store_apply(struct store *s, const struct store_change *changes, size_t n, s
         remember(s, changes, n);
     store_unlock(s);
     return r;
+}
+
+int store_forget_keys(struct store *s, struct error *err) {
+    json_int_t since = (json_int_t)time(NULL) - STORE_KEY_SECONDS;
+    _cleanup_(freep) struct store_change *old = NULL;
+    json_t *all, *doc;
+    const char *key;
+    size_t n = 0;
+    int r = 0;
+
+    store_lock(s); /* only writers change the table */
+    all = s->table[STORE_IDEMPOTENCY];
+    old = calloc(json_object_size(all) + 1, sizeof(*old));
+    if (old)
+        json_object_foreach(all, key, doc) if (json_integer_value(json_object_get(doc, "at")) < since)
+            old[n++] = (struct store_change){STORE_IDEMPOTENCY, key, NULL};
+    if (n)
+        r = store_apply(s, old, n, err);
+    store_unlock(s);
+    return old ? r : error_oom(err);
 }
 
 int64_t store_event_add(struct store *s, const char *job, const char *type, const json_t *data) {

@@ -62,6 +62,10 @@ int store_apply(struct store *s, const struct store_change *changes, size_t n, s
 void store_lock(struct store *s);
 void store_unlock(struct store *s);
 
+/* An Idempotency-Key holds for a day; removes the older ones, which would only grow in number. */
+#define STORE_KEY_SECONDS (24 * 3600)
+int store_forget_keys(struct store *s, struct error *err);
+
 /* Events of jobs: ids rise per job and survive restarts. store_event_add returns the id, or a negative errno.
  */
 int64_t store_event_add(struct store *s, const char *job, const char *type, const json_t *data);

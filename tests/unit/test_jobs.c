@@ -5,8 +5,10 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sqlite3.h>
 #include <stdio.h>
 
+#include "daemon/job_key.h"
 #include "daemon/jobs.h"
 #include "daemon/spawn.h"
 #include "tests/unit/model_file.h"
@@ -155,7 +157,7 @@ static void create(struct fixture *f, const char *variant, enum behaviour b, cha
     struct error err = {0};
     json_t *job = NULL;
 
-    if (jobs_create(f->jobs, body, &job, &err) < 0)
+    if (jobs_create(f->jobs, body, NULL, &job, &err) < 0)
         fail_msg("%s", err.text);
     snprintf(ret_id, 64, "%s", json_string_value(json_object_get(job, "id")));
     assert_string_equal(json_string_value(json_object_get(job, "state")), "queued");
@@ -283,7 +285,7 @@ static void test_a_cancelled_job_frees_its_name(void **state) {
 
     create(f, "small", HANGS_UNTIL_ASKED, id);
     create(f, "other", WORKS, waits);
-    assert_int_equal(jobs_create(f->jobs, body, &job, &err), -EEXIST);
+    assert_int_equal(jobs_create(f->jobs, body, NULL, &job, &err), -EEXIST);
     assert_string_equal(err.code, "name_taken");
     assert_int_equal(jobs_start(f->jobs, NULL), 0);
     wait_state(f, id, "running");
@@ -296,7 +298,7 @@ static void test_a_cancelled_job_frees_its_name(void **state) {
     wait_state(f, id, "cancelled");
     assert_int_equal(jobs_cancel(f->jobs, id, &job, NULL), 0); /* once more is fine */
     json_decref(job);
-    assert_int_equal(jobs_create(f->jobs, body, &job, NULL), 0);
+    assert_int_equal(jobs_create(f->jobs, body, NULL, &job, NULL), 0);
     json_decref(job);
     json_decref(body);
 }
@@ -354,8 +356,49 @@ static void test_the_queue_is_bounded(void **state) {
         snprintf(name, sizeof(name), "v%d", i);
         create(f, name, WORKS, id);
     }
-    assert_int_equal(jobs_create(f->jobs, body, &job, &err), -EAGAIN);
+    assert_int_equal(jobs_create(f->jobs, body, NULL, &job, &err), -EAGAIN);
     assert_string_equal(err.code, "queue_full");
+    json_decref(body);
+}
+
+static json_t *small_body(void) {
+    return json_pack("{s:s, s:s, s:s, s:[{s:s}]}", "kind", "compress", "model", "m", "variant", "small",
+        "steps", "method", "quantize");
+}
+
+static void test_a_key_seen_before_gives_the_job_made_then(void **state) {
+    struct fixture *f = *state;
+    struct job_key key = {.name = "me/1", .body = "sha256:a"}, other = {.name = "me/1", .body = "sha256:b"};
+    json_t *body = small_body(), *job = NULL, *again = NULL;
+    struct error err = {0};
+
+    assert_int_equal(jobs_create(f->jobs, body, &key, &job, NULL), 0);
+    close_jobs(f);
+    open_jobs(f);
+    assert_int_equal(jobs_create(f->jobs, body, &key, &again, NULL), 0);
+    assert_true(json_equal(job, again));
+    assert_int_equal(jobs_create(f->jobs, body, &other, &again, &err), -EEXIST);
+    assert_string_equal(err.code, "idempotency_key_reused");
+    json_decref(body);
+    json_decref(job);
+    json_decref(again);
+}
+
+static void test_a_key_that_cannot_be_kept_leaves_no_job(void **state) {
+    struct fixture *f = *state;
+    struct job_key key = {.name = "me/1", .body = "sha256:a"};
+    json_t *body = small_body(), *job = NULL, *all;
+    char path[128];
+    sqlite3 *db;
+
+    snprintf(path, sizeof(path), "%s/bonsaid.db", f->dir);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "DROP TABLE idempotency", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    assert_true(jobs_create(f->jobs, body, &key, &job, NULL) < 0);
+    all = store_list(f->store, STORE_JOB, NULL);
+    assert_int_equal(json_array_size(all), 0);
+    json_decref(all);
     json_decref(body);
 }
 
@@ -387,6 +430,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup_teardown(test_a_stop_interrupts_and_the_next_start_goes_on, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_stop_is_no_crash, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_queue_is_bounded, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_key_seen_before_gives_the_job_made_then, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_key_that_cannot_be_kept_leaves_no_job, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_worker_that_hangs_is_ended_by_its_limit, setup, teardown),
         cmocka_unit_test(test_a_worker_that_is_not_there_is_an_error),
     };
