@@ -42,9 +42,11 @@ static json_t *layers_json(const struct summary *s) {
 }
 
 json_t *summary_json(const struct summary *s) {
-    return json_pack("{s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:s?, s:o}", "inputs",
+    json_t *nonzero = s->nonzero < 0 ? json_null() : json_integer((json_int_t)s->nonzero);
+
+    return json_pack("{s:o, s:o, s:o, s:I, s:o, s:I, s:I, s:I, s:I, s:s?, s:o}", "inputs",
         values_json(s->inputs, s->n_inputs), "outputs", values_json(s->outputs, s->n_outputs), "operators",
-        operators_json(s), "parameters", (json_int_t)s->parameters, "macs", (json_int_t)s->macs, "bytes",
-        (json_int_t)s->bytes, "opset", (json_int_t)s->opset, "ir_version", (json_int_t)s->ir_version,
-        "producer", s->producer, "layers", layers_json(s));
+        operators_json(s), "parameters", (json_int_t)s->parameters, "nonzero", nonzero, "macs",
+        (json_int_t)s->macs, "bytes", (json_int_t)s->bytes, "opset", (json_int_t)s->opset, "ir_version",
+        (json_int_t)s->ir_version, "producer", s->producer, "layers", layers_json(s));
 }

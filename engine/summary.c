@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "engine/constant.h"
+#include "engine/nonzero.h"
 #include "engine/ops.h"
 #include "engine/pass.h"
 #include "engine/shape_infer.h"
@@ -111,6 +112,7 @@ struct walk {
     bool *is_constant; /* by node: made of constants only, as the patterns of compressed weights are */
     bool *is_counted;  /* by value */
     int *stack;        /* n_values */
+    int64_t nonzero;   /* of the parameters so far; -1: not known */
 };
 
 static void mark_constants(struct walk *w) {
@@ -168,6 +170,12 @@ static int64_t cost_of(const struct walk *w, const struct node *n) {
     return cost.macs;
 }
 
+static void add_nonzero(struct walk *w, int value) {
+    int64_t n = w->nonzero < 0 ? -1 : nonzero_count(w->g, value);
+
+    w->nonzero = n < 0 ? -1 : w->nonzero + n;
+}
+
 static void describe_layer(struct walk *w, const struct node *n, struct summary_layer *l) {
     for (int k = 0; k < n->n_in; k++) {
         const struct tensor *t = n->in[k] < 0 ? NULL : &w->shapes->value[n->in[k]];
@@ -179,8 +187,10 @@ static void describe_layer(struct walk *w, const struct node *n, struct summary_
             continue;
         w->is_counted[n->in[k]] = true;
         /* one number (a scale, a bound) is not a parameter; a list is */
-        if (info && info->is_float && t->shape.rank > 0 && shape_count(&t->shape, &count))
+        if (info && info->is_float && t->shape.rank > 0 && shape_count(&t->shape, &count)) {
             l->params += count;
+            add_nonzero(w, n->in[k]);
+        }
         l->bytes += stored_bytes(w, n->in[k]);
     }
     l->id = n->id;
@@ -195,7 +205,7 @@ static int describe_layers(struct summary *s, const struct shapes *shapes, struc
     _cleanup_(freep) bool *is_constant = calloc(g->n_nodes + 1, sizeof(*is_constant));
     _cleanup_(freep) bool *is_counted = calloc(g->n_values + 1, sizeof(*is_counted));
     _cleanup_(freep) int *stack = calloc(g->n_values + 1, sizeof(*stack));
-    struct walk w = {g, shapes, is_constant, is_counted, stack};
+    struct walk w = {g, shapes, is_constant, is_counted, stack, 0};
 
     s->layers = calloc(g->n_nodes + 1, sizeof(*s->layers));
     if (!s->layers || !is_constant || !is_counted || !stack)
@@ -216,6 +226,7 @@ static int describe_layers(struct summary *s, const struct shapes *shapes, struc
                 "than can be counted",
                 l->id);
     }
+    s->nonzero = w.nonzero;
     return 0;
 }
 

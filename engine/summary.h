@@ -34,6 +34,7 @@ struct summary {
     struct shape *sample; /* n_inputs: the input shapes that MACs and layers are for: batch 1, free sides as
                              the first that works of a few */
     int64_t parameters, macs;
+    int64_t nonzero; /* of the parameters; -1: not known */
     size_t bytes;
     int64_t opset, ir_version;
     const char *producer;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "engine/nonzero.h"
 #include "engine/onnx.h"
 #include "engine/onnx_read.h"
 #include "engine/summary.h"
@@ -190,6 +191,7 @@ static void test_the_summary_counts_what_is_there(void **state) {
     assert_int_equal(s->ops[0].count, 3);
     /* 8*1*5*5 + 8 + 16*8*5*5 + 16 + 256*10 + 10 */
     assert_int_equal(s->parameters, 5994);
+    assert_int_equal(s->nonzero, 5994);
     for (size_t i = 0; i < s->n_layers; i++)
         if (strcmp(s->layers[i].id, "Convolution110") == 0) {
             assert_string_equal(s->layers[i].op_type, "Conv");
@@ -201,6 +203,30 @@ static void test_the_summary_counts_what_is_there(void **state) {
     assert_int_equal(n_found, 1);
     summary_free(s);
     graph_free(g);
+}
+
+/* -0 and, of integers, the zero point are zeros; what would have to be computed is not known. */
+static void test_the_summary_counts_what_is_not_zero(void **state) {
+    float floats[6] = {0, -0.0f, 1e-45f, -3, 0, 7};
+    uint8_t bytes[4] = {128, 0, 127, 128}, zeros[2] = {128, 128};
+    struct tensor f = {.dtype = DT_F32, .shape = {.rank = 2, .dim = {2, 3}}, .data = floats},
+                  q = {.dtype = DT_U8, .shape = {.rank = 1, .dim = {4}}, .data = bytes},
+                  z = {.dtype = DT_U8, .shape = {.rank = 1, .dim = {2}}, .data = zeros};
+    struct value values[] = {{.init = &f, .producer = -1}, {.init = &q, .producer = -1},
+        {.init = &z, .producer = -1}, {.producer = 0}, {.producer = 1}, {.producer = 2}};
+    int quantised[] = {1, -1, 2}, plain[] = {1, -1}, other[] = {0};
+    struct node nodes[] = {{.op_type = "DequantizeLinear", .in = quantised, .n_in = 3},
+        {.op_type = "DequantizeLinear", .in = plain, .n_in = 2},
+        {.op_type = "Transpose", .in = other, .n_in = 1}};
+    struct graph g = {.values = values, .n_values = 6, .nodes = nodes, .n_nodes = 3};
+
+    (void)state;
+    assert_int_equal(nonzero_count(&g, 0), 3);
+    assert_int_equal(nonzero_count(&g, 3), 2);
+    assert_int_equal(nonzero_count(&g, 4), 3);
+    assert_int_equal(nonzero_count(&g, 5), -1);
+    zeros[1] = 127;
+    assert_int_equal(nonzero_count(&g, 3), -1);
 }
 
 static void test_the_summary_finds_free_dimensions(void **state) {
@@ -226,6 +252,7 @@ int main(void) {
         cmocka_unit_test(test_a_clone_is_edited_alone_and_outlives_its_origin),
         cmocka_unit_test(test_unused_nodes_and_initialisers_go),
         cmocka_unit_test(test_the_summary_counts_what_is_there),
+        cmocka_unit_test(test_the_summary_counts_what_is_not_zero),
         cmocka_unit_test(test_the_summary_finds_free_dimensions),
     };
 
