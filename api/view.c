@@ -78,10 +78,11 @@ static json_t *layers_view(struct api *api, const json_t *variant, const char *k
         json_t *k = json_object_get(kernels, id);
 
         json_array_append_new(
-            list, json_pack("{s:s, s:O, s:o, s:o, s:O, s:O, s:O, s:n}", "name", id, "op",
+            list, json_pack("{s:s, s:O, s:o, s:o, s:O, s:O, s:O, s:o}", "name", id, "op",
                       json_object_get(row, "op"), "form", form_view(variant, row), "kernel",
                       or_null(json_object_get(k, "kernel")), "bytes", json_object_get(row, "bytes"), "macs",
-                      json_object_get(row, "macs"), "params", json_object_get(row, "params"), "latency_us"));
+                      json_object_get(row, "macs"), "params", json_object_get(row, "params"), "latency_us",
+                      or_null(json_object_get(json_object_get(variant, "layer_us"), id))));
     }
     json_decref(kernels);
     return list;

@@ -123,12 +123,14 @@ struct evaluated {
     struct session session[MAX_VARIANTS];
     struct evaluation evaluation[MAX_VARIANTS];
     struct latency latency[MAX_VARIANTS];
+    json_t *layer_us[MAX_VARIANTS];
 };
 
 static void evaluated_free(struct evaluated **e) {
     for (size_t i = 0; *e && i < (*e)->n; i++) {
         session_done(&(*e)->session[i]);
         evaluation_done(&(*e)->evaluation[i]);
+        json_decref((*e)->layer_us[i]);
     }
     free(*e);
 }
@@ -173,7 +175,8 @@ static json_t *variants_json(const json_t *job, const struct evaluated *e, const
 
         json_object_set(evaluation, "dataset", json_object_get(job, "dataset"));
         json_object_set_new(o, e->name[i],
-            json_pack("{s:o, s:o}", "evaluation", evaluation, "latency", latency_json(&e->latency[i])));
+            json_pack("{s:o, s:o, s:O}", "evaluation", evaluation, "latency", latency_json(&e->latency[i]),
+                "layer_us", e->layer_us[i]));
     }
     return o;
 }
@@ -202,6 +205,8 @@ static int run_evaluate(const json_t *job, struct job_io *io, json_t **ret, stru
     }
     if (r == 0)
         r = evaluate_latency(e->session, e->n, &feed, LATENCY_SECONDS * (double)e->n, e->latency, err);
+    for (size_t i = 0; r == 0 && i < e->n; i++)
+        r = evaluate_layers(&e->session[i], &feed, &e->layer_us[i], err);
     if (r < 0)
         return r;
     *ret = json_pack("{s:o}", "variants", variants_json(job, e, &feed));

@@ -61,12 +61,18 @@ static int evaluate_pair(struct jobs *j, const json_t *job, const json_t *parent
     return r;
 }
 
+static void set_evaluation(json_t *variant, const json_t *found) {
+    static const char *const keys[] = {"evaluation", "latency", "layer_us"};
+
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+        json_object_set(variant, keys[i], json_object_get(found, keys[i]));
+}
+
 /* A copy of a variant's document with what an evaluation found. */
 static json_t *with_evaluation(const json_t *variant, const json_t *found) {
     json_t *copy = json_copy((json_t *)(uintptr_t)variant);
 
-    json_object_set(copy, "evaluation", json_object_get(found, "evaluation"));
-    json_object_set(copy, "latency", json_object_get(found, "latency"));
+    set_evaluation(copy, found);
     return copy;
 }
 
@@ -200,10 +206,8 @@ int job_finish_compress(struct jobs *j, json_t *job, const char *path, json_t *d
     }
     if (r == 0) {
         found = found_for(evaluated, variant);
-        if (found) {
-            json_object_set(variant, "evaluation", json_object_get(found, "evaluation"));
-            json_object_set(variant, "latency", json_object_get(found, "latency"));
-        }
+        if (found)
+            set_evaluation(variant, found);
         r = publish(j, job, path, parent, variant, found_for(evaluated, parent), done, err);
     }
     store_blob_release(j->store, digest); /* no effect once the variant names it */

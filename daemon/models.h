@@ -6,7 +6,8 @@
  * variant
  * {"model","name","number","parent":name|null,"steps":[…],"digest","created","aliases":[…],"pinned","policy",
  *           "note","bytes_file","bytes_file_compressed"|null,"summary":{…},"layers":[{id,form}],"evaluation":{…}|null,
- *           "latency":{…}|null,"verdicts":[…],"is_unloaded":bool (by request),"job":id|null}
+ *           "latency":{…}|null,"layer_us":{id: microseconds} once evaluated,"verdicts":[…],
+ *           "is_unloaded":bool (by request),"job":id|null}
  */
 #ifndef DAEMON_MODELS_H
 #define DAEMON_MODELS_H

@@ -64,6 +64,10 @@ class Jobs(unittest.TestCase):
         variant = self.daemon.get("/api/v1/models/lenet/variants/small").json()
         forms = {layer["name"]: layer["form"] for layer in variant["layers"]}
         self.assertEqual((forms["/conv1/Conv"], forms["/fc1/Gemm"]), ("int8", "dense"), forms)
+        timed = {layer["name"]: layer["latency_us"] for layer in variant["layers"] if layer["latency_us"] is not None}
+        self.assertGreater(timed["/conv2/Conv"], 0, variant["layers"])
+        self.assertLess(sum(timed.values()), 3 * variant["latency"]["p99_us"], timed)
+        self.assertGreater(variant["nonzero"], variant["parameters"] // 2)
         events = [json.loads(line) for line in
                   self.daemon.get(f"/api/v1/jobs/{job['id']}/events", headers=NDJSON).body.splitlines()]
         self.assertEqual([e["id"] for e in events], sorted(e["id"] for e in events))
