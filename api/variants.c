@@ -154,7 +154,25 @@ static int compress_file(int fd, uint64_t size, char **ret, size_t *ret_size, st
     return 0;
 }
 
-static int reply_container(struct reply *p, int fd, uint64_t size, struct error *err) {
+/* How small it becomes is known once it has been asked for, and kept; a disk that is full is no reason to
+ * refuse the download. */
+static void keep_container_size(struct store *s, const char *key, const char *digest, size_t n) {
+    json_auto_t *doc = NULL, *copy = NULL;
+
+    store_lock(s);
+    doc = store_get(s, STORE_VARIANT, key);
+    if (doc && !strcmp(json_string_value(json_object_get(doc, "digest")), digest) &&
+        !json_is_integer(json_object_get(doc, "bytes_file_compressed"))) {
+        copy = json_copy(doc);
+        json_object_set_new(copy, "bytes_file_compressed", json_integer((json_int_t)n));
+        store_apply(s, &(struct store_change){STORE_VARIANT, key, copy}, 1, NULL);
+    }
+    store_unlock(s);
+}
+
+static int reply_container(
+    struct request *r, struct reply *p, int fd, const char *key, const json_t *doc, struct error *err) {
+    uint64_t size = (uint64_t)json_integer_value(json_object_get(doc, "bytes_file"));
     char *bytes = NULL;
     size_t n = 0;
     int e;
@@ -167,7 +185,10 @@ static int reply_container(struct reply *p, int fd, uint64_t size, struct error 
     e = compress_file(fd, size, &bytes, &n, err);
     close(fd);
     p->no_encoding = true;
-    return e < 0 ? e : reply_bytes(p, 200, "application/zstd", bytes, n);
+    if (e < 0)
+        return e;
+    keep_container_size(r->api->store, key, json_string_value(json_object_get(doc, "digest")), n);
+    return reply_bytes(p, 200, "application/zstd", bytes, n);
 }
 
 /* The float network in a file that has no name any more. */
@@ -221,7 +242,7 @@ static int get_onnx(struct request *r, struct reply *p, struct error *err) {
         return error_set(err, -EINVAL, "form and container do not go together");
     }
     if (container)
-        return reply_container(p, fd, size, err);
+        return reply_container(r, p, fd, key, doc, err);
     if (request_query(r, "form"))
         return reply_expanded(r, p, fd, digest, err);
     return reply_file(r, p, fd, size, "application/octet-stream", digest + 7, err);

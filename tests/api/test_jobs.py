@@ -68,6 +68,11 @@ class Jobs(unittest.TestCase):
         self.assertGreater(timed["/conv2/Conv"], 0, variant["layers"])
         self.assertLess(sum(timed.values()), 3 * variant["latency"]["p99_us"], timed)
         self.assertGreater(variant["nonzero"], variant["parameters"] // 2)
+        self.assertIsNone(variant["bytes_file_compressed"])
+        packed = self.daemon.get("/api/v1/models/lenet/variants/small/onnx?container=zst").body
+        variant = self.daemon.get("/api/v1/models/lenet/variants/small").json()
+        self.assertEqual(variant["bytes_file_compressed"], len(packed))
+        self.assertLess(len(packed), variant["bytes_file"])
         events = [json.loads(line) for line in
                   self.daemon.get(f"/api/v1/jobs/{job['id']}/events", headers=NDJSON).body.splitlines()]
         self.assertEqual([e["id"] for e in events], sorted(e["id"] for e in events))
