@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "api/api.h"
+#include "api/target.h"
 #include "base/cleanup.h"
 #include "image/preprocess.h"
 
@@ -69,6 +70,18 @@ static int bind_picture(const struct request *r, const json_t *model, const stru
     return rc;
 }
 
+/* Before anything is allocated for the batch: a pixel of the body may become a whole picture of floats. */
+static int check_batch(const json_t *model, const struct graph *g, int64_t n, struct error *err) {
+    const struct value *v = first_input(g);
+
+    if (v->shape.dim[0] < 0)
+        return target_check_batch(model, v->name, n, err);
+    if (n == v->shape.dim[0])
+        return 0;
+    return error_code(err, -EINVAL, "shape_mismatch", "input '%s' has %lld pictures, the model takes %lld",
+        v->name, (long long)n, (long long)v->shape.dim[0]);
+}
+
 /* [N,C,H,W] or [N,H,W,C] pixels, of any height and width. */
 static int convert_pixels(const json_t *model, const struct graph *g, struct infer *in, struct error *err) {
     const struct tensor pixels = in->in[0];
@@ -82,7 +95,6 @@ static int convert_pixels(const json_t *model, const struct graph *g, struct inf
     (void)owned;
     if (rc)
         return rc;
-    (void)owned; /* the pixels, when they came as JSON: freed at the end */
     is_planes = p.layout == PREPROCESS_NCHW;
     c = pixels.shape.dim[is_planes ? 1 : 3];
     h = pixels.shape.dim[is_planes ? 2 : 1];
@@ -92,7 +104,9 @@ static int convert_pixels(const json_t *model, const struct graph *g, struct inf
         return error_code(err, -EINVAL, "shape_mismatch",
             "pixels must have the shape [N,%s] with %d channels", is_planes ? "C,H,W" : "H,W,C",
             preprocess_channels(&p));
-    rc = make_input(&p, pixels.shape.dim[0], in, &item, err);
+    rc = check_batch(model, g, pixels.shape.dim[0], err);
+    if (!rc)
+        rc = make_input(&p, pixels.shape.dim[0], in, &item, err);
     for (int64_t i = 0; !rc && i < pixels.shape.dim[0]; i++)
         rc = preprocess_array(&p, (const uint8_t *)pixels.data + i * c * h * w, (int)h, (int)w,
             (float *)in->in[0].data + (size_t)i * item, err);

@@ -56,10 +56,19 @@ bool target_is_batched(const struct target *t) {
     return json_array_size(inputs) > 0;
 }
 
-unsigned target_max_batch(const struct target *t) {
-    json_int_t n = json_integer_value(json_object_get(json_object_get(t->model, "limits"), "max_batch"));
+unsigned target_max_batch(const json_t *model) {
+    json_int_t n = json_integer_value(json_object_get(json_object_get(model, "limits"), "max_batch"));
 
     return n > 0 && n < INT32_MAX ? (unsigned)n : DEFAULT_MAX_BATCH;
+}
+
+int target_check_batch(const json_t *model, const char *input, int64_t n, struct error *err) {
+    unsigned most = target_max_batch(model);
+
+    if (n <= (int64_t)most)
+        return 0;
+    return error_set(err, -EINVAL, "input '%s' has a batch of %lld, the model's limits.max_batch is %u",
+        input, (long long)n, most);
 }
 
 int target_each(const struct request *r,

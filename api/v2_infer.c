@@ -48,19 +48,15 @@ static void release(struct request *r) {
 static int prepare(struct sched_work *w, struct tensor *in, struct error *err) {
     struct infer_call *c = (struct infer_call *)w;
     const struct graph *g = net_graph(w->resident->net);
-    unsigned most = target_max_batch(&c->target);
     int rc = picture_bind(c->r, c->target.model, g, &c->in, err);
 
-    if (rc)
-        return rc;
-    for (size_t i = 0; i < c->in.n_in; i++) {
-        if (target_is_batched(&c->target) && c->in.in[i].shape.dim[0] > (int64_t)most)
-            return error_set(err, -EINVAL,
-                "input '%s' has a batch of %lld, the model's limits.max_batch is %u",
-                g->values[g->inputs[i]].name, (long long)c->in.in[i].shape.dim[0], most);
+    for (size_t i = 0; !rc && i < c->in.n_in; i++) {
+        if (target_is_batched(&c->target))
+            rc = target_check_batch(
+                c->target.model, g->values[g->inputs[i]].name, c->in.in[i].shape.dim[0], err);
         in[i] = c->in.in[i];
     }
-    return 0;
+    return rc;
 }
 
 static unsigned items_of(const struct infer_call *c) {
@@ -143,7 +139,7 @@ static void set_limits(struct infer_call *c) {
     c->work.deadline_ns = timeout_us ? c->r->body_ns + timeout_us * 1000 : 0;
     c->work.priority = c->in.priority;
     c->work.queue_limit = (unsigned)json_integer_value(json_object_get(limits, "queue"));
-    c->work.max_batch = target_is_batched(&c->target) ? target_max_batch(&c->target) : 0;
+    c->work.max_batch = target_is_batched(&c->target) ? target_max_batch(c->target.model) : 0;
     c->work.prepare = prepare;
     c->work.finish = finish;
 }
@@ -227,7 +223,7 @@ static int post_infer(struct request *r, struct reply *p, struct error *err) {
     rc = target_find(r, &c->target, err);
     if (rc)
         return rc;
-    if ((c->is_picture || r->body_size <= OPEN_ON_LOOP_MAX))
+    if (c->is_picture || r->body_size <= OPEN_ON_LOOP_MAX)
         rc = open_body(c, err);
     if (rc)
         return refuse(c, rc, err);

@@ -51,6 +51,11 @@ class Daemon:
         with open(os.path.join(self.state, "stderr.log"), encoding="utf-8", errors="replace") as f:
             return f.read()
 
+    def peak_kib(self):
+        """The most memory the daemon ever had."""
+        with open(f"/proc/{self.process.pid}/status", encoding="ascii") as f:
+            return int(next(line for line in f if line.startswith("VmHWM")).split()[1])
+
     def kill(self):
         """kill -9, as a power cut would."""
         if self.process and self.process.poll() is None:

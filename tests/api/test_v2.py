@@ -298,6 +298,16 @@ class Infer(unittest.TestCase):
         self.assertEqual(infer(bomb, {}, "mnist").status, 413)
         self.assertEqual(infer(png, {}, "mnist", "?top=0").status, 400)
 
+    def test_a_batch_of_pixels_is_bounded_before_it_grows(self):
+        """One byte of the body may become a picture of floats: the model's limit holds before that."""
+        n = 60000
+        body, headers = binary({"inputs": [{"name": "Input3", "shape": [n, 1, 1, 1], "datatype": "UINT8",
+                                            "parameters": {"binary_data_size": n}}]}, bytes(n))
+        before = d.peak_kib()
+        reply = infer(body, headers, "mnist")
+        self.assertEqual((reply.status, reply.json()["code"]), (422, "shape_mismatch"))
+        self.assertLess(d.peak_kib() - before, 64 << 10)
+
     def test_compare(self):
         doc = d.post("/api/v1/models/gemm/compare?variants=original", gemm_json(2)).json()
         row = doc["variants"][0]
