@@ -173,12 +173,18 @@ static void measure(struct compare_row *row, const struct tensor *ref, const str
     for (size_t i = 0; i < rows; i++)
         row->top1_agrees &= argmax(a + i * members, members) == argmax(b + i * members, members);
     for (int64_t i = 0; i < n; i++) {
-        row->max_abs_diff = fmax(row->max_abs_diff, fabs((double)a[i] - (double)b[i]));
+        double diff = fabs((double)a[i] - (double)b[i]);
+
+        if (!(diff <= row->max_abs_diff) && !isnan(row->max_abs_diff)) /* NaN stays, fmax() would hide it */
+            row->max_abs_diff = diff;
         dot += (double)a[i] * (double)b[i];
         aa += (double)a[i] * (double)a[i];
         bb += (double)b[i] * (double)b[i];
     }
-    row->cosine = aa > 0 && bb > 0 ? fmin(1, dot / sqrt(aa * bb)) : (double)(aa == bb);
+    if (isfinite(aa) && isfinite(bb))
+        row->cosine = aa > 0 && bb > 0 ? fmin(1, dot / sqrt(aa * bb)) : (double)(aa == bb);
+    else
+        row->cosine = NAN;
 }
 
 static int write_row(
@@ -230,6 +236,11 @@ static json_t *row_error(const struct compare_row *row) {
     return json_pack("{s:s, s:s}", "code", error_row_of(&row->err)->code, "message", row->err.text);
 }
 
+/* JSON has no infinity: a variant may overflow where another does not. */
+static json_t *figure(bool is_known, double v) {
+    return is_known && isfinite(v) ? json_real(v) : json_null();
+}
+
 /* What was measured; outputs and classes are text already and follow it. */
 static int put_row(
     struct buf *b, const struct compare_call *c, const struct compare_row *row, bool is_first) {
@@ -239,10 +250,10 @@ static int put_row(
 
     doc = json_pack("{s:s, s:i, s:{s:f, s:o}, s:o, s:o, s:o, s:o}", "variant", row->target.variant_name,
         "number", row->target.number, "timing_us", "queue", (double)c->work.timing.queue_ns / 1e3, "infer",
-        row->has_run ? json_real(row->infer_us) : json_null(), "top1_agrees",
+        figure(row->has_run, row->infer_us), "top1_agrees",
         row->is_compared ? json_boolean(row->top1_agrees) : json_null(), "max_abs_diff",
-        row->is_compared ? json_real(row->max_abs_diff) : json_null(), "cosine",
-        row->is_compared ? json_real(row->cosine) : json_null(), "error", row_error(row));
+        figure(row->is_compared, row->max_abs_diff), "cosine", figure(row->is_compared, row->cosine), "error",
+        row_error(row));
     text = doc ? json_dumps(doc, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(doc);
     if (!text)

@@ -418,6 +418,21 @@ class Kept(unittest.TestCase):
         self.assertEqual(d.delete("/api/v1/models/again").status, 204)
 
 
+    def test_outputs_that_overflow_are_compared(self):
+        """Infinity in one variant's output is null in JSON, as in the outputs themselves."""
+        def times(w):
+            return model([node("Mul", ["x", "w"], ["y"], "n1")], initializers=[tensor("w", [1, 4], struct.pack("<4f", *[w] * 4))])
+
+        self.assertEqual(d.put("/api/v1/models/mul", times(1)).status, 201)
+        self.assertEqual(d.put("/api/v1/models/mul/variants/twice", times(2)).status, 201)
+        x = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [3e38] * 4}
+        reply = d.post("/api/v1/models/mul/compare", {"inputs": [x]})
+        self.assertEqual(reply.status, 200, reply)
+        row = reply.json()["variants"][1]
+        self.assertEqual((row["outputs"][0]["data"], row["max_abs_diff"], row["cosine"]), ([None] * 4, None, None))
+        self.assertEqual(d.delete("/api/v1/models/mul?cascade=true").status, 204)
+
+
 class Clients(Refusals):
     def test_one_that_stops_halfway(self):
         for what in ("models/half", "datasets/half"):
