@@ -33,23 +33,49 @@ void infer_softmax(const float *x, size_t n, float *ret) {
         ret[i] = (float)(exp((double)x[i] - max) / sum);
 }
 
-size_t infer_top(const float *scores, size_t n, size_t k, struct infer_class *ret) {
-    size_t found = 0;
+static bool is_behind(const struct infer_class *a, const struct infer_class *b) {
+    return a->score < b->score || (a->score <= b->score && a->index > b->index);
+}
 
-    for (size_t i = 0; i < n; i++) {
-        double s = isnan(scores[i]) ? -HUGE_VAL : (double)scores[i];
-        size_t at = found;
+static void swap_classes(struct infer_class *a, struct infer_class *b) {
+    struct infer_class t = *a;
 
-        while (at && ret[at - 1].score < s)
-            at--;
-        if (at >= k)
-            continue;
-        if (found < k)
-            found++;
-        memmove(ret + at + 1, ret + at, (found - 1 - at) * sizeof(*ret));
-        ret[at] = (struct infer_class){i, s};
+    *a = *b;
+    *b = t;
+}
+
+/* Mends the heap h[0..n-1], whose root is behind all others, at `at`. */
+static void sift_down(struct infer_class *h, size_t n, size_t at) {
+    for (size_t child; (child = 2 * at + 1) < n; at = child) {
+        if (child + 1 < n && is_behind(&h[child + 1], &h[child]))
+            child++;
+        if (is_behind(&h[at], &h[child]))
+            return;
+        swap_classes(&h[at], &h[child]);
     }
-    return found;
+}
+
+/* A heap of the best so far: a client may ask for all classes of a large output. */
+size_t infer_top(const float *scores, size_t n, size_t k, struct infer_class *ret) {
+    size_t kept = k < n ? k : n;
+
+    for (size_t i = 0; i < n && kept; i++) {
+        struct infer_class c = {i, isnan(scores[i]) ? -HUGE_VAL : (double)scores[i]};
+
+        if (i < kept) {
+            ret[i] = c;
+            for (size_t at = i + 1 == kept ? kept / 2 : 0; at-- > 0;)
+                sift_down(ret, kept, at);
+        } else if (is_behind(&ret[0], &c)) {
+            ret[0] = c;
+            sift_down(ret, kept, 0);
+        }
+    }
+    for (size_t left = kept; left > 1; left--) {
+        swap_classes(&ret[0], &ret[left - 1]);
+        sift_down(ret, left - 1, 0);
+    }
+    return kept;
 }
 
 static size_t count_of(const struct tensor *t) {
@@ -113,7 +139,7 @@ static int put_classification(struct buf *json, struct buf *binary, const struct
     size_t rows, members, k, start = binary->size;
     int rc = 0;
 
-    buf_init(&text, 4096);
+    buf_init(&text, INFER_REPLY_MAX);
     buf_init(&elements, INFER_REPLY_MAX);
     if (t->dtype != DT_F32)
         return error_set(err, -EINVAL, "classification needs an FP32 output");

@@ -307,6 +307,27 @@ static void test_softmax_and_top(void **state) {
     assert_int_equal(best[2].index, 0);
 }
 
+/* Rising scores, all asked for: with an insertion each this takes minutes. */
+static void test_top_of_many_classes(void **state) {
+    enum { N = 1 << 19 };
+    float *s = malloc(N * sizeof(*s));
+    struct infer_class *best = malloc(N * sizeof(*best));
+
+    (void)state;
+    for (size_t i = 0; i < N; i++)
+        s[i] = (float)(i / 2); /* pairs of equals: the lower index goes first */
+    s[N - 1] = NAN;
+    assert_int_equal(infer_top(s, N, N, best), N);
+    assert_int_equal(best[0].index, N - 2);
+    for (size_t i = 1; i + 1 < N; i++)
+        assert_int_equal(best[i].index, i % 2 ? N - 3 - i : N - 3 - i + 2);
+    assert_int_equal(best[N - 1].index, N - 1);
+    assert_int_equal(infer_top(s, N, 0, best), 0);
+    assert_int_equal(infer_top(s, 3, 9, best), 3);
+    free(s);
+    free(best);
+}
+
 static void test_pictures_are_known_by_their_first_bytes(void **state) {
     struct request r;
 
@@ -330,6 +351,7 @@ int main(void) {
         cmocka_unit_test(test_reply_in_json_and_binary),
         cmocka_unit_test(test_binary_classification_has_lengths),
         cmocka_unit_test(test_softmax_and_top),
+        cmocka_unit_test(test_top_of_many_classes),
         cmocka_unit_test(test_pictures_are_known_by_their_first_bytes),
     };
 
