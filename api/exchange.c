@@ -149,8 +149,20 @@ static void refuse_midway(struct exchange *x, const struct error *err) {
     x->received = 0; /* from here on it counts what is dropped */
 }
 
-static int grow_body(struct exchange *x, size_t need) {
+/* The body takes `cap` bytes from now on; exchange_free() gives them back. */
+static int count_body(struct exchange *x, size_t cap, struct error *err) {
     struct api *api = x->env->api;
+    uint64_t total = atomic_fetch_add(&api->body_bytes, cap - x->body_cap) + cap - x->body_cap;
+    bool is_growing = cap > x->body_cap;
+
+    x->body_cap = cap;
+    if (!is_growing || total <= api->limits.bodies_bytes)
+        return 0;
+    return error_code(
+        err, -EAGAIN, "too_busy", "the bodies of other requests fill the memory set aside for them");
+}
+
+static int grow_body(struct exchange *x, size_t need) {
     size_t cap = x->body_cap ? x->body_cap : FIRST_BODY_CAP;
     struct error err = {0};
     char *p = NULL;
@@ -161,18 +173,13 @@ static int grow_body(struct exchange *x, size_t need) {
         cap = (size_t)x->limit + 1;
     if (!x->body_cap && x->declared < cap)
         cap = (size_t)x->declared + 1;
-    if (atomic_fetch_add(&api->body_bytes, cap - x->body_cap) + cap - x->body_cap > api->limits.bodies_bytes)
-        error_code(
-            &err, -EAGAIN, "too_busy", "the bodies of other requests fill the memory set aside for them");
-    else if (!(p = realloc(x->req.body, cap)))
+    if (!count_body(x, cap, &err) && !(p = realloc(x->req.body, cap)))
         error_oom(&err);
     if (!p) {
-        atomic_fetch_sub(&api->body_bytes, cap - x->body_cap);
         refuse_midway(x, &err);
         return err.err;
     }
     x->req.body = p;
-    x->body_cap = cap;
     return 0;
 }
 
@@ -216,8 +223,6 @@ enum exchange_next exchange_body(struct exchange *x, const char *data, size_t si
     return *consumed < size ? NEXT_WAIT : NEXT_BODY;
 }
 
-static void run_work(struct exchange *x, uv_work_cb fn, enum exchange_stage stage);
-
 static void after_work(uv_work_t *work, int status) {
     struct exchange *x = work->data;
 
@@ -245,8 +250,7 @@ static void work_expand(uv_work_t *work) {
     free(x->req.body);
     x->req.body = out;
     x->req.body_size = size;
-    atomic_fetch_add(&x->env->api->body_bytes, size - x->body_cap);
-    x->body_cap = size;
+    x->work_rc = count_body(x, size, &x->work_err);
 }
 
 static void work_handle(uv_work_t *work) {

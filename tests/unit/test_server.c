@@ -587,6 +587,30 @@ static void test_gzip_both_ways_and_a_bomb(void **state) {
     stop(&f);
 }
 
+static void test_expanded_bodies_count_among_those_in_memory(void **state) {
+    static unsigned char zeros[3 << 20], packed[1 << 14];
+    static char request[1 << 15];
+    z_stream z = {
+        .next_in = zeros, .avail_in = sizeof(zeros), .next_out = packed, .avail_out = sizeof(packed)};
+    struct fixture f;
+    char a[4096];
+    int n;
+
+    (void)state;
+    deflateInit2(&z, 9, Z_DEFLATED, 31, 8, Z_DEFAULT_STRATEGY);
+    assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END);
+    n = snprintf(request, 256, "POST /echo HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: %lu\r\n" END,
+        z.total_out);
+    memcpy(request + n, packed, z.total_out);
+    start(&f, NULL);
+    atomic_fetch_add(&f.api.body_bytes, 62 << 20); /* of other requests; 64 MiB are the limit */
+    assert_int_equal(raw(&f, request, (size_t)n + z.total_out, a, sizeof(a)), 429);
+    assert_non_null(strstr(a, "too_busy"));
+    atomic_fetch_sub(&f.api.body_bytes, 62 << 20);
+    stop(&f);
+    deflateEnd(&z);
+}
+
 static long long elapsed_ms(const struct timespec *since) {
     struct timespec t;
 
@@ -786,6 +810,7 @@ int main(void) {
         cmocka_unit_test(test_chunked_body_over_the_limit),
         cmocka_unit_test(test_large_file_body_is_hashed_on_the_way),
         cmocka_unit_test(test_gzip_both_ways_and_a_bomb),
+        cmocka_unit_test(test_expanded_bodies_count_among_those_in_memory),
         cmocka_unit_test(test_pending_request_is_completed_from_another_thread),
         cmocka_unit_test(test_waiting_client_that_leaves_is_noticed_within_100_ms),
         cmocka_unit_test(test_events_reach_the_client_at_once_and_its_leaving_closes_the_stream),
