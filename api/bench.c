@@ -175,10 +175,11 @@ static int read_plan(const json_t *body, struct plan_of_bench *p, struct error *
     return 0;
 }
 
-static int make_input(struct bench *b, const struct graph *g, struct error *err) {
+/* `max_bytes`: of a body, as no request could have a larger input. */
+static int make_input(struct bench *b, const struct graph *g, uint64_t max_bytes, struct error *err) {
     const struct value *v = &g->values[g->inputs[0]];
     uint32_t x = 12345;
-    int64_t n;
+    size_t bytes;
 
     if (g->n_inputs != 1 || v->dtype != DT_F32)
         return error_code(
@@ -189,13 +190,14 @@ static int make_input(struct bench *b, const struct graph *g, struct error *err)
     for (int i = 0; i < b->shape.rank; i++)
         if (b->shape.dim[i] < 0)
             return error_code(err, -EBADMSG, "preprocess_required", "the input's dimension %d is free", i);
-    if (!shape_count(&b->shape, &n))
-        return error_set(err, -EFBIG, "the input is too large");
-    b->input = malloc((size_t)n * sizeof(float) + 1);
+    if (!shape_bytes(&b->shape, DT_F32, &bytes) || bytes > max_bytes)
+        return error_set(
+            err, -EFBIG, "a batch of %u is larger than the body of a request may be", b->plan.batch);
+    b->input = malloc(bytes + 1);
     b->us = malloc(MAX_SAMPLES * sizeof(*b->us));
     if (!b->input || !b->us)
         return error_oom(err);
-    for (int64_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < bytes / sizeof(float); i++) {
         x = x * 1664525u + 1013904223u;
         b->input[i] = (float)(x >> 8) / (float)(1 << 24);
     }
@@ -257,7 +259,7 @@ static int post_bench(struct request *r, struct reply *p, struct error *err) {
         return error_code(err, -EAGAIN, "too_busy", "another benchmark runs");
     pthread_mutex_init(&b.lock, NULL);
     pthread_cond_init(&b.changed, NULL);
-    e = make_input(&b, net_graph(resident->net), err);
+    e = make_input(&b, net_graph(resident->net), r->api->limits.body_bytes, err);
     if (e == 0)
         e = run_bench(&b, p, err);
     pthread_cond_destroy(&b.changed);

@@ -66,7 +66,7 @@ def field(number, value):
 
 
 def value_info(name, dims):
-    shape = b"".join(field(1, field(1, n)) for n in dims)
+    shape = b"".join(field(1, field(1 if isinstance(n, int) else 2, n)) for n in dims)
     return field(1, name) + field(2, field(1, field(1, 1) + field(2, shape)))
 
 
@@ -431,6 +431,17 @@ class Kept(unittest.TestCase):
         row = reply.json()["variants"][1]
         self.assertEqual((row["outputs"][0]["data"], row["max_abs_diff"], row["cosine"]), ([None] * 4, None, None))
         self.assertEqual(d.delete("/api/v1/models/mul?cascade=true").status, 204)
+
+
+    def test_a_bench_makes_no_input_larger_than_a_body_may_be(self):
+        wide = 1 << 19  # floats; a batch of 64 has 128 MiB
+        onnx = model([node("Relu", ["x"], ["y"], "n1")], inputs=(("x", ["N", wide]),), outputs=(("y", ["N", wide]),))
+        self.assertEqual(d.put("/api/v1/models/wide", onnx).status, 201)
+        path = "/api/v1/models/wide/variants/original/bench"
+        reply = d.post(path, {"seconds": 0.1, "batch": 64})
+        self.assertEqual((reply.status, reply.json()["code"]), (413, "too_large"), reply)
+        self.assertEqual(d.post(path, {"seconds": 0.1}).status, 200)
+        self.assertEqual(d.delete("/api/v1/models/wide").status, 204)
 
 
 class Clients(Refusals):
