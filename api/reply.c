@@ -232,20 +232,22 @@ static bool etag_listed(const char *list, const char *etag) {
     return false;
 }
 
-static bool is_unchanged(const struct request *r, const char *etag) {
+bool reply_unchanged(struct request *r, struct reply *p, const char *etag) {
     const char *have = request_header(r, "If-None-Match");
 
-    return have && etag_listed(have, etag);
+    reply_header(p, "ETag", "\"%s\"", etag);
+    if (!have || !etag_listed(have, etag))
+        return false;
+    reply_empty(p, 304);
+    return true;
 }
 
 int reply_tagged(
     struct request *r, struct reply *p, const char *type, char *bytes, size_t size, const char *etag) {
-    reply_header(p, "ETag", "\"%s\"", etag);
-    if (is_unchanged(r, etag)) {
-        free(bytes);
-        return reply_empty(p, 304);
-    }
-    return reply_bytes(p, 200, type, bytes, size);
+    if (!reply_unchanged(r, p, etag))
+        return reply_bytes(p, 200, type, bytes, size);
+    free(bytes);
+    return 0;
 }
 
 int reply_check_if_match(const struct request *r, const char *etag, struct error *err) {
@@ -299,10 +301,9 @@ int reply_file(struct request *r, struct reply *p, int fd, uint64_t size, const 
     enum range_result rr = RANGE_NONE;
     _cleanup_(closep) int file = fd;
 
-    reply_header(p, "ETag", "\"%s\"", etag);
     reply_header(p, "Accept-Ranges", "bytes");
-    if (is_unchanged(r, etag))
-        return reply_empty(p, 304);
+    if (reply_unchanged(r, p, etag))
+        return 0;
     if (range && (!if_range || etag_listed(if_range, etag)))
         rr = parse_range(range, size, &first, &count);
     if (rr == RANGE_BAD) {

@@ -66,6 +66,9 @@ int reply_stream(struct reply *p, const char *type, struct stream *s); /* takes 
 int reply_file(struct request *r, struct reply *p, int fd, uint64_t size, const char *type, const char *etag,
     struct error *err);
 
+/* Adds the ETag; true when the client has this version: the reply is 304 then. `etag` without quotes. */
+bool reply_unchanged(struct request *r, struct reply *p, const char *etag);
+
 /* Bytes with an ETag: 304 when the client has them. Takes bytes. */
 int reply_tagged(
     struct request *r, struct reply *p, const char *type, char *bytes, size_t size, const char *etag);

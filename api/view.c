@@ -213,14 +213,9 @@ json_t *view_page(json_t *all, const char *key, size_t limit, const char *cursor
 
 int view_tagged(struct request *r, struct reply *p, const json_t *doc, struct error *err) {
     char *text = json_dumps(doc, JSON_COMPACT), etag[ETAG_MAX];
-    json_t *whole = json_pack("{s:O}", "all", doc);
 
-    if (!text || !whole) {
-        free(text);
-        json_decref(whole);
+    if (!text)
         return error_oom(err);
-    }
-    etag_of(whole, (const char *const[]){"all", NULL}, etag);
-    json_decref(whole);
+    etag_of_bytes(text, strlen(text), etag);
     return reply_tagged(r, p, "application/json", text, strlen(text), etag);
 }

@@ -402,6 +402,13 @@ class Conventions(unittest.TestCase):
                 self.assertEqual(reply.status, 405, path)
                 self.assertEqual(verb in verbs, verb.upper() in reply.headers["Allow"].split(", "), (path, verb))
 
+    def test_the_page_comes_once(self):
+        for path in ("/", "/style.css", "/app.js"):
+            reply = d.get(path)
+            self.assertEqual(reply.status, 200)
+            again = d.get(path, headers={"If-None-Match": reply.headers["ETag"]})
+            self.assertEqual((again.status, again.body, again.headers["ETag"]), (304, b"", reply.headers["ETag"]), path)
+
     def test_metrics(self):
         infer(gemm_json())
         reply = d.get("/metrics")
