@@ -20,7 +20,6 @@
 #include "engine/onnx.h"
 #include "engine/pass.h"
 
-#define _json_   __attribute__((cleanup(json_decrefp)))
 #define KEY_SIZE (NAME_MAX_SIZE + 16)
 
 static int find(const struct request *r, json_t **ret, char key[static KEY_SIZE], struct error *err) {
@@ -173,21 +172,23 @@ static void keep_container_size(struct store *s, const char *key, const char *di
 static int reply_container(
     struct request *r, struct reply *p, int fd, const char *key, const json_t *doc, struct error *err) {
     uint64_t size = (uint64_t)json_integer_value(json_object_get(doc, "bytes_file"));
-    char *bytes = NULL;
+    const char *digest = json_string_value(json_object_get(doc, "digest"));
+    _cleanup_(closep) int file = fd;
+    char etag[DIGEST_MAX + 8], *bytes = NULL;
     size_t n = 0;
     int e;
 
-    if (size > CONTAINER_MAX) {
-        close(fd);
+    snprintf(etag, sizeof(etag), "%s-zst", digest + 7);
+    if (reply_unchanged(r, p, etag))
+        return 0;
+    if (size > CONTAINER_MAX)
         return error_set(err, -EFBIG, "files of more than %llu bytes are not entropy-coded",
             (unsigned long long)CONTAINER_MAX);
-    }
-    e = compress_file(fd, size, &bytes, &n, err);
-    close(fd);
+    e = compress_file(file, size, &bytes, &n, err);
     p->no_encoding = true;
     if (e < 0)
         return e;
-    keep_container_size(r->api->store, key, json_string_value(json_object_get(doc, "digest")), n);
+    keep_container_size(r->api->store, key, digest, n);
     return reply_bytes(p, 200, "application/zstd", bytes, n);
 }
 

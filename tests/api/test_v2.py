@@ -402,6 +402,16 @@ class Conventions(unittest.TestCase):
                 self.assertEqual(reply.status, 405, path)
                 self.assertEqual(verb in verbs, verb.upper() in reply.headers["Allow"].split(", "), (path, verb))
 
+    def test_files_of_variants_come_once(self):
+        path = "/api/v1/models/gemm/variants/original/onnx"
+        tags = set()
+        for query in ("", "?form=dense", "?container=zst"):
+            reply = d.get(path + query)
+            tags.add(reply.headers["ETag"])
+            again = d.get(path + query, headers={"If-None-Match": reply.headers["ETag"]})
+            self.assertEqual((reply.status, again.status, again.body), (200, 304, b""), query)
+        self.assertEqual(len(tags), 3)
+
     def test_the_page_comes_once(self):
         for path in ("/", "/style.css", "/app.js"):
             reply = d.get(path)
