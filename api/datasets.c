@@ -64,14 +64,12 @@ static int refuse_in_use(struct request *r, struct reply *p, const char *name, s
 }
 
 static int check_put(struct request *r, struct reply *p, struct error *err) {
-    const char *name = request_param(r, "dataset"), *length = request_header(r, "Content-Length");
-    const char *split = request_query(r, "split");
+    const char *name = request_param(r, "dataset"), *split = request_query(r, "split");
     int e = name_check(name, "data set", err);
 
-    (void)p;
     if (e == 0 && split)
         e = name_check(split, "split", err);
-    return e < 0 || !length ? e : store_check_disk(r->api->store, strtoull(length, NULL, 10), err);
+    return e < 0 ? e : upload_check_disk(r, p, err);
 }
 
 /* Runs the worker; the pack stands at `pack` afterwards. */

@@ -42,7 +42,7 @@ static int wanted_digest(const struct request *r, char ret[static DIGEST_MAX], s
 }
 
 static int check_put(struct request *r, struct reply *p, struct error *err) {
-    const char *name = request_param(r, "model"), *length = request_header(r, "Content-Length");
+    const char *name = request_param(r, "model");
     bool replace = request_query_bool(r, "replace", false);
     json_auto_t *have = NULL;
     char digest[DIGEST_MAX];
@@ -50,16 +50,9 @@ static int check_put(struct request *r, struct reply *p, struct error *err) {
 
     if (e < 0)
         return e;
-    e = length ? store_check_disk(r->api->store, strtoull(length, NULL, 10), err) : 0;
-    if (e < 0) {
-        uint64_t used, budget;
-
-        store_disk(r->api->store, &used, &budget);
-        return reply_details(p,
-            json_pack("{s:I, s:I}", "needed_bytes", (json_int_t)strtoull(length, NULL, 10), "available_bytes",
-                (json_int_t)(budget > used ? budget - used : 0)),
-            e);
-    }
+    e = upload_check_disk(r, p, err);
+    if (e < 0)
+        return e;
     e = wanted_digest(r, digest, err);
     have = store_get(r->api->store, STORE_MODEL, name);
     if (e <= 0 || !have)

@@ -13,17 +13,22 @@
 #include "daemon/models.h"
 #include "daemon/residency.h"
 
-static int check_import(struct request *r, struct reply *p, struct error *err) {
+static int check_name(const struct request *r, struct error *err) {
     const char *model = request_param(r, "model"), *name = request_param(r, "variant");
     json_auto_t *have = NULL, *doc = store_get(r->api->store, STORE_MODEL, model);
     int e = name_check_variant(name, err);
 
-    (void)p;
     if (e == 0 && !doc)
         e = error_set(err, -ENOENT, "there is no model '%.64s'", model);
     if (e == 0 && models_variant(r->api->store, model, name, &have, NULL) == 0)
         e = error_set(err, -EEXIST, "model '%.64s' has a variant '%.64s' already", model, name);
     return e;
+}
+
+static int check_import(struct request *r, struct reply *p, struct error *err) {
+    int e = check_name(r, err);
+
+    return e < 0 ? e : upload_check_disk(r, p, err);
 }
 
 static int check_ports(const json_t *model, const json_t *summary, struct error *err) {
@@ -60,7 +65,7 @@ static int keep(struct request *r, const char *path, json_t *summary, json_t **r
 
     digest_text(r->file.sha256, digest);
     store_lock(r->api->store);
-    e = check_import(r, NULL, err);
+    e = check_name(r, err);
     if (e == 0)
         e = store_blob_keep(r->api->store, r->file.fd, path, digest, err);
     if (e == 0)

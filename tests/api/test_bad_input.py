@@ -493,6 +493,17 @@ class Budgets(unittest.TestCase):
             self.assertGreater(reply.json()["details"]["needed_bytes"], 0)
             self.assertEqual(small.get("/api/v1/models/a/variants/original").json()["state"], "unloaded")
 
+    def test_disk_budget_says_what_is_needed_and_what_there_is(self):
+        with Daemon(BUILD, env={"BONSAID_MAX_DISK_SHARE": "0.01"}) as small:
+            small.wait_ready()
+            disk = small.get("/api/v1/status").json()["disk"]
+            if disk["budget_bytes"] > disk["used_bytes"]:
+                self.skipTest("the disk is all but empty")
+            for path in ("models/m", "datasets/s"):
+                reply = small.put(f"/api/v1/{path}", LENET)
+                self.assertEqual((reply.status, reply.json()["code"]), (507, "disk_budget"), reply)
+                self.assertEqual(reply.json()["details"], {"needed_bytes": len(LENET), "available_bytes": 0})
+
     @unittest.skipIf(os.geteuid() != 0, "mounting a small tmpfs needs root")
     def test_disk_full(self):
         state = tempfile.mkdtemp(prefix="bonsaid-full-")
