@@ -1,9 +1,10 @@
 /* Tensors in JSON, without a DOM of numbers: jansson would need 17 times as long and forty bytes a number
  * (survey/libraries.md 2).
  *
- *   tensor_json_cut()    copies the document without its inputs[].data arrays; "data":K stands for span K
- *   tensor_json_scan()   span → numbers, when datatype and shape are known
- *   tensor_json_write()  numbers → text
+ *   tensor_json_cut()    tensor_json.c  copies the document without its inputs[].data arrays; "data":K stands
+ *                                       for span K
+ *   tensor_json_scan()   tensor_scan.c  span → numbers, when datatype and shape are known
+ *   tensor_json_write()  tensor_text.c  numbers → text
  */
 #ifndef API_TENSOR_JSON_H
 #define API_TENSOR_JSON_H

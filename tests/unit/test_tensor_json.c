@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "api/tensor_json.h"
 
@@ -261,9 +260,9 @@ static void test_written_floats_read_back_in_few_digits(void **state) {
         float f;
         const char *text;
     } cases[] = {{0, "[0]"}, {-0.0f, "[-0]"}, {1, "[1]"}, {0.1f, "[0.1]"}, {-2.5f, "[-2.5]"}, {100, "[100]"},
-        {1e15f, "[1e+15]"}, {123456.7f, "[123456.7]"}, {16777216, "[16777216]"}, {1e-5f, "[0.00001]"},
-        {1e-6f, "[1e-06]"}, {FLT_MAX, "[3.4028235e+38]"}, {1.0f / 3, "[0.33333334]"}, {INFINITY, "[null]"},
-        {NAN, "[null]"}, {9.9999997e-5f, "[0.0001]"}, {0.5f, "[0.5]"}};
+        {1e15f, "[1000000000000000]"}, {123456.7f, "[123456.7]"}, {16777216, "[16777216]"},
+        {1e-5f, "[0.00001]"}, {1e-6f, "[1e-06]"}, {FLT_MAX, "[3.4028235e+38]"}, {1.0f / 3, "[0.33333334]"},
+        {INFINITY, "[null]"}, {NAN, "[null]"}, {9.9999997e-5f, "[0.0001]"}, {0.5f, "[0.5]"}};
     uint64_t seed = 3;
     size_t total = 0, n = 0;
 
@@ -274,8 +273,7 @@ static void test_written_floats_read_back_in_few_digits(void **state) {
 
         buf_init(&b, 100);
         assert_int_equal(tensor_json_write(&b, DT_F32, &cases[i].f, 1, &err), 0);
-        if (i != 6) /* either notation */
-            assert_string_equal(b.data, cases[i].text);
+        assert_string_equal(b.data, cases[i].text);
         buf_done(&b);
     }
     for (int i = 0; i < 500000; i++) {
@@ -315,50 +313,32 @@ static void test_written_integers(void **state) {
     buf_done(&b);
 }
 
-static double cpu_ms(void) {
-    struct timespec t;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
-}
-
-/* Printed, not asserted: sanitizers and foreign machines are slow. */
-static void test_time_of_a_picture(void **state) {
+static void test_a_picture_is_cut_and_scanned(void **state) {
     enum { N = 3 * 224 * 224 };
     static const int digits[] = {4, 9, 17};
-    static const int64_t dims[] = {1, 3, 224, 224};
-    struct shape shape = {.rank = 4};
+    struct shape shape = {.rank = 4, .dim = {1, 3, 224, 224}};
     float *out = malloc(N * sizeof(float));
 
     (void)state;
-    memcpy(shape.dim, dims, sizeof(dims));
     for (size_t f = 0; f < 3; f++) {
-        char *text = malloc(N * 26 + 100), *p = text;
+        char *text = malloc(N * 26 + 100), *p = text, *numbers;
+        struct tensor_json t;
+        struct error err = {0};
         uint64_t seed = 9;
-        double best = 1e9;
 
-        p += sprintf(
-            p, "{\"inputs\":[{\"name\":\"x\",\"shape\":[1,3,224,224],\"datatype\":\"FP32\",\"data\":[");
-        for (int i = 0; i < N; i++) {
-            if (i)
-                *p++ = ',';
-            p += sprintf(p, "%.*g", digits[f], (double)(int64_t)next_random(&seed) / 0x1p63);
-        }
+        p += sprintf(p, "{\"inputs\":[{\"data\":");
+        numbers = p;
+        for (int i = 0; i < N; i++)
+            p += sprintf(p, "%c%.*g", i ? ',' : '[', digits[f], (double)(int64_t)next_random(&seed) / 0x1p63);
         p += sprintf(p, "]}]}");
-        for (int i = 0; i < 7; i++) {
-            struct tensor_json t;
-            struct error err = {0};
-            double begin = cpu_ms();
-
-            tensor_json_init(&t);
-            assert_int_equal(tensor_json_cut(&t, text, (size_t)(p - text), 64, &err), 0);
-            assert_int_equal(tensor_json_scan(&t.span[0], DT_F32, &shape, out, &err), 0);
-            tensor_json_done(&t);
-            if (cpu_ms() - begin < best)
-                best = cpu_ms() - begin;
-        }
-        print_message(
-            "3x224x224 of %d digits: %.2f MB, %.2f ms\n", digits[f], (double)(p - text) / 1e6, best);
+        tensor_json_init(&t);
+        assert_int_equal(tensor_json_cut(&t, text, (size_t)(p - text), 64, &err), 0);
+        assert_string_equal(t.rest.data, "{\"inputs\":[{\"data\":0}]}");
+        assert_ptr_equal(t.span[0].text, numbers);
+        assert_int_equal(tensor_json_scan(&t.span[0], DT_F32, &shape, out, &err), 0);
+        for (int i = 0; i < N; i++)
+            assert_true(out[i] == strtof(numbers + 1, &numbers));
+        tensor_json_done(&t);
         free(text);
     }
     free(out);
@@ -376,7 +356,7 @@ int main(void) {
         cmocka_unit_test(test_cut_refuses_what_it_cannot_follow),
         cmocka_unit_test(test_written_floats_read_back_in_few_digits),
         cmocka_unit_test(test_written_integers),
-        cmocka_unit_test(test_time_of_a_picture),
+        cmocka_unit_test(test_a_picture_is_cut_and_scanned),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
