@@ -1,4 +1,4 @@
-/* One request from its headers to its reply, without sockets: what server.c drives from libmicrohttpd's
+/* One request from its headers to its reply, without sockets: what call.c drives from libmicrohttpd's
  * callbacks and a test can drive by hand. All functions on the loop thread.
  *
  *   exchange_new → exchange_headers → exchange_body… → exchange_end → (WAIT … exchange_advance)… → REPLY

@@ -1,5 +1,5 @@
-/* The HTTP server: libmicrohttpd by external epoll in a libuv loop. server.c is the only file that includes
- * microhttpd.h, and everything in it runs on the loop thread.
+/* The HTTP server: libmicrohttpd by external epoll in a libuv loop. server.c has the listeners, the ticks,
+ * beginning and end; call.c one request; all of it runs on the loop thread.
  *
  * What 0.9.75 needs, each found by a failing test: after a resume the loop must be told (a wake-up of ours);
  * a tick at least each 100 ms (at the connection limit it forgets the listening socket); the body callback

@@ -20,7 +20,7 @@ MAY = {
 EXTRA = {name: {"api", "image"} for name in ("daemon/main.c", "daemon/app.c", "daemon/app.h")}
 # library header: the folders or files that alone may include it
 ONLY = {
-    "microhttpd.h": ("api/server.c",),
+    "microhttpd.h": ("api/server_priv.h",),
     "dnnl.h": ("engine/onednn.", "engine/kernel/"),
     "oneapi/dnnl/dnnl.h": ("engine/onednn.", "engine/kernel/"),
     "sqlite3.h": ("daemon/",),
