@@ -184,7 +184,7 @@ static void measure(struct compare_row *row, const struct tensor *ref, const str
     if (isfinite(aa) && isfinite(bb))
         row->cosine = aa > 0 && bb > 0 ? fmin(1, dot / sqrt(aa * bb)) : (double)(aa == bb);
     else
-        row->cosine = NAN;
+        row->cosine = (double)NAN;
 }
 
 static int write_row(
