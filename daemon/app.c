@@ -89,8 +89,12 @@ static int open_parts(struct app *a, struct error *err) {
         .batch_delay_us = (unsigned)c->batch_delay_us,
     };
     char worker[4096];
-    struct jobs_options j = {
-        .worker = worker, .max_queued = (unsigned)c->jobs_queue, .check_limit_s = 120, .max_attempts = 3};
+    struct jobs_options j = {.worker = worker,
+        .max_queued = (unsigned)c->jobs_queue,
+        .check_limit_s = 120,
+        .max_attempts = 3,
+        .seconds = (unsigned)c->job_seconds,
+        .memory_bytes = (uint64_t)c->job_memory};
     int r = worker_path(c, worker, sizeof(worker), err);
 
     if (r == 0)

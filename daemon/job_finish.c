@@ -55,6 +55,8 @@ static int evaluate_pair(struct jobs *j, const json_t *job, const json_t *parent
     json_decref(list);
     if (r == 0) {
         json_object_set(request, "reference", json_object_get(parent, "name"));
+        if (json_object_get(body, "limits"))
+            json_object_set(request, "limits", json_object_get(body, "limits"));
         r = job_call(j, json_string_value(json_object_get(job, "id")), request, ret, err);
     }
     json_decref(request);

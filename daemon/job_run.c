@@ -31,7 +31,6 @@ struct follow {
     const char *id;
     double kept_s;      /* of the last progress event */
     double asked_s;     /* when the worker was asked to stop; 0: not */
-    double end_s;       /* time limit; 0: none */
     json_t *done;       /* the result */
     struct error error; /* the worker's own, or why it was ended */
 };
@@ -94,7 +93,7 @@ static void take_line(struct follow *f, json_t *line) {
 static void press(struct follow *f, struct spawn *s) {
     double now = clock_now_s();
 
-    if (f->end_s > 0 && now > f->end_s && !f->error.err) {
+    if (f->j->end_s > 0 && now > f->j->end_s && !f->error.err) {
         error_code(&f->error, -ETIME, "time_limit", "the job's time limit is over");
         spawn_kill(s, SIGKILL);
     }
@@ -114,11 +113,16 @@ static void press(struct follow *f, struct spawn *s) {
 /* 0: f->done is the result; else f->error. -EPIPE in the error: it crashed. */
 static void follow(struct follow *f, const json_t *request) {
     _cleanup_(spawn_freep) struct spawn *s = NULL;
+    json_auto_t *limited = job_limited(f->j, request);
     char how[96];
 
+    if (!limited) {
+        error_oom(&f->error);
+        return;
+    }
     if (spawn_start(f->j->worker, &s, &f->error) < 0)
         return;
-    if (spawn_send(s, request) < 0)
+    if (spawn_send(s, limited) < 0)
         spawn_kill(s, SIGKILL);
     while (!f->done && !f->error.err) {
         json_t *line = NULL;
@@ -182,10 +186,12 @@ static void end_without_result(struct jobs *j, json_t *doc, const struct error *
         end(j, id, JOB_FAILED, why, crashes);
 }
 
-static double time_limit(const json_t *doc) {
+/* When the job must have ended, all its workers together; 0: whenever. */
+static double time_limit(const struct jobs *j, const json_t *doc) {
     const json_t *v = json_object_get(json_object_get(json_object_get(doc, "request"), "limits"), "seconds");
+    double seconds = json_is_number(v) ? json_number_value(v) : j->options.seconds;
 
-    return json_is_number(v) ? clock_now_s() + json_number_value(v) : 0;
+    return seconds > 0 ? clock_now_s() + seconds : 0;
 }
 
 static int run_compress(struct jobs *j, json_t *doc, struct follow *f, struct error *err) {
@@ -257,7 +263,7 @@ void job_run(struct jobs *j, const char *id) {
     if (job_set_state(j, id, JOB_RUNNING, NULL, NULL, 0, NULL) < 0)
         return;
     doc = store_get(j->store, STORE_JOB, id);
-    f.end_s = time_limit(doc);
+    j->end_s = time_limit(j, doc);
     if (!strcmp(json_string_value(json_object_get(doc, "kind")), "evaluate"))
         r = run_evaluate(j, doc, &f, &err);
     else

@@ -192,6 +192,24 @@ static int resolve_recipe(const struct jobs *j, json_t *doc, struct error *err) 
     return error_set(err, -EINVAL, "recipe: there is no recipe '%.64s'", name);
 }
 
+json_t *job_limited(const struct jobs *j, const json_t *request) {
+    json_t *copy = json_copy((json_t *)(uintptr_t)request), *limits = json_object_get(request, "limits");
+
+    if (!copy || !j->options.memory_bytes || json_is_number(json_object_get(limits, "memory_bytes")))
+        return copy;
+    limits = json_is_object(limits) ? json_copy(limits) : json_object();
+    json_object_set_new(limits, "memory_bytes", json_integer((json_int_t)j->options.memory_bytes));
+    json_object_set_new(copy, "limits", limits);
+    return copy;
+}
+
+static int call_worker(
+    struct jobs *j, const json_t *request, unsigned limit_s, json_t **ret, struct error *err) {
+    json_auto_t *limited = job_limited(j, request);
+
+    return limited ? spawn_call(j->worker, limited, limit_s, ret, err) : error_oom(err);
+}
+
 /* The worker's dry run. The model may be replaced while the worker looks: the file it was to read is gone
  * then, and it looks again at the new one, or the model itself is what is missing. */
 static int plan_with_worker(struct jobs *j, const json_t *doc, json_t **ret, struct error *err) {
@@ -205,7 +223,7 @@ static int plan_with_worker(struct jobs *j, const json_t *doc, json_t **ret, str
         r = job_request_for_worker(j->store, doc, "plan", NULL, &request, err);
         if (r < 0)
             return r;
-        r = spawn_call(j->worker, request, j->options.check_limit_s, ret, &why);
+        r = call_worker(j, request, j->options.check_limit_s, ret, &why);
         /* the same content may have come back meanwhile: its failure to open the file says nothing either */
         is_sure = access(json_string_value(json_object_get(request, "input")), F_OK) == 0 &&
                   !(why.code && !strcmp(why.code, "internal"));
@@ -421,15 +439,14 @@ void jobs_listen(struct jobs *j, jobs_listener_fn *fn, void *ctx) {
 
 int jobs_check_model(struct jobs *j, const char *path, json_t **ret_summary, struct error *err) {
     json_t *request = json_pack("{s:s, s:s}", "kind", "check", "input", path);
-    int r =
-        request ? spawn_call(j->worker, request, j->options.check_limit_s, ret_summary, err) : error_oom(err);
+    int r = request ? call_worker(j, request, j->options.check_limit_s, ret_summary, err) : error_oom(err);
 
     json_decref(request);
     return r;
 }
 
 int jobs_import_dataset(struct jobs *j, const json_t *request, json_t **ret, struct error *err) {
-    return spawn_call(j->worker, request, 3600, ret, err);
+    return call_worker(j, request, 3600, ret, err);
 }
 
 const json_t *jobs_methods(const struct jobs *j) {

@@ -33,6 +33,8 @@ struct jobs_options {
     unsigned max_queued;    /* unfinished jobs; more is queue_full */
     unsigned check_limit_s; /* of uploads and dry runs */
     unsigned max_attempts;  /* crashes of the worker until it is failed: 3 */
+    unsigned seconds;       /* of a job that names no limit; 0: none */
+    uint64_t memory_bytes;  /* address space of a worker whose job names none; 0: what there is */
 };
 
 /* Makes what was running (a kill, a power cut) queued again. The runner starts with jobs_start. */

@@ -10,6 +10,7 @@ struct jobs {
     struct store *store;
     struct residency *residency;
     struct jobs_options options;
+    double end_s; /* when the running job's time is over; the runner's own */
     char *worker;
     json_t *methods, *recipes;
     pthread_mutex_t lock; /* protects what follows */
@@ -42,6 +43,9 @@ int job_finish_evaluate(struct jobs *j, json_t *job, json_t *done, struct error 
 /* One more conversation with a worker as part of a running job: its progress and cancellation are the job's.
  */
 int job_call(struct jobs *j, const char *id, const json_t *request, json_t **ret, struct error *err);
+
+/* A copy of a worker's request in which limits.memory_bytes stands, at its default if the job names none. */
+json_t *job_limited(const struct jobs *j, const json_t *request);
 
 bool job_must_stop(struct jobs *j); /* cancelled, or the daemon ends */
 

@@ -14,7 +14,7 @@
 #include "tests/unit/model_file.h"
 #include "tests/unit/state_dir.h"
 
-enum behaviour { WORKS, CRASHES, TALKS_GARBAGE, HANGS_UNTIL_ASKED, REFUSES };
+enum behaviour { WORKS, CRASHES, TALKS_GARBAGE, HANGS_UNTIL_ASKED, REFUSES, SAYS_ITS_MEMORY };
 
 /* --- the worker --- */
 
@@ -35,9 +35,16 @@ static int copy_file(const char *from, const char *to) {
     return r;
 }
 
-static int work(const json_t *job) {
+static int hang_until_asked(void) {
     static char line[1 << 16];
 
+    say("{\"log\":{\"level\":\"info\",\"text\":\"waiting\"}}");
+    if (fgets(line, sizeof(line), stdin))
+        say("{\"error\":{\"code\":\"cancelled\",\"message\":\"asked to stop\"}}");
+    return 1;
+}
+
+static int work(const json_t *job) {
     switch ((enum behaviour)json_integer_value(json_object_get(job, "seed"))) {
     case WORKS:
         say("{\"progress\":{\"step\":0,\"of\":1,\"fraction\":0.5,\"message\":\"half\",\"eta_seconds\":1}}");
@@ -49,13 +56,14 @@ static int work(const json_t *job) {
         return 0;
     case CRASHES: raise(SIGKILL); return 1;
     case TALKS_GARBAGE: say("Segmentation fault"); return 0;
-    case HANGS_UNTIL_ASKED:
-        say("{\"log\":{\"level\":\"info\",\"text\":\"waiting\"}}");
-        if (fgets(line, sizeof(line), stdin))
-            say("{\"error\":{\"code\":\"cancelled\",\"message\":\"asked to stop\"}}");
-        return 1;
+    case HANGS_UNTIL_ASKED: return hang_until_asked();
     case REFUSES:
         say("{\"error\":{\"code\":\"method_not_applicable\",\"message\":\"step 0: no layer\"}}");
+        return 1;
+    case SAYS_ITS_MEMORY:
+        printf("{\"error\":{\"code\":\"internal\",\"message\":\"memory %lld\"}}\n",
+            json_integer_value(json_object_get(json_object_get(job, "limits"), "memory_bytes")));
+        fflush(stdout);
         return 1;
     default: return 1;
     }
@@ -75,6 +83,8 @@ static int worker(void) {
         say("{\"done\":{\"layers\":[]}}");
     else if (!strcmp(kind, "check"))
         say("{\"done\":{\"inputs\":[],\"outputs\":[]}}");
+    else if (!strcmp(kind, "evaluate"))
+        r = hang_until_asked();
     else
         r = work(job);
     json_decref(job);
@@ -91,6 +101,8 @@ struct fixture {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     unsigned n_events;
+    unsigned seconds; /* limits of jobs that name none */
+    uint64_t memory_bytes;
 };
 
 static void on_event(void *ctx, const char *job, int64_t id, const char *type, const json_t *data) {
@@ -107,7 +119,12 @@ static void on_event(void *ctx, const char *job, int64_t id, const char *type, c
 }
 
 static void open_jobs(struct fixture *f) {
-    struct jobs_options o = {.worker = f->self, .max_queued = 4, .check_limit_s = 60, .max_attempts = 3};
+    struct jobs_options o = {.worker = f->self,
+        .max_queued = 4,
+        .check_limit_s = 60,
+        .max_attempts = 3,
+        .seconds = f->seconds,
+        .memory_bytes = f->memory_bytes};
     struct error err = {0};
 
     f->store = state_dir_open(f->dir);
@@ -402,6 +419,48 @@ static void test_a_key_that_cannot_be_kept_leaves_no_job(void **state) {
     json_decref(body);
 }
 
+/* What the jobs of a daemon with other options do. */
+static void open_again(struct fixture *f, unsigned seconds, uint64_t memory_bytes) {
+    close_jobs(f);
+    f->seconds = seconds;
+    f->memory_bytes = memory_bytes;
+    open_jobs(f);
+}
+
+static void test_a_job_that_names_no_limits_has_the_options(void **state) {
+    struct fixture *f = *state;
+    char hangs[64], says[64];
+
+    open_again(f, 1, 123456789);
+    create(f, "small", HANGS_UNTIL_ASKED, hangs);
+    create(f, "other", SAYS_ITS_MEMORY, says);
+    assert_int_equal(jobs_start(f->jobs, NULL), 0);
+    wait_state(f, hangs, "failed");
+    check_error(f, hangs, "time_limit", "time limit", 1);
+    wait_state(f, says, "failed");
+    check_error(f, says, "internal", "memory 123456789", 1);
+}
+
+static void test_the_time_limit_covers_the_evaluation(void **state) {
+    struct fixture *f = *state;
+    json_t *body = small_body(), *job = NULL, *data;
+    char id[64];
+
+    data = json_pack("{s:s, s:[s, s], s:{s:{s:i}}}", "pack", "sha256:none", "classes", "a", "b", "splits",
+        "test", "count", 2);
+    assert_int_equal(store_apply(f->store, &(struct store_change){STORE_DATASET, "d", data}, 1, NULL), 0);
+    json_object_set_new(body, "dataset", json_string("d"));
+    json_object_set_new(body, "limits", json_pack("{s:i}", "seconds", 1));
+    assert_int_equal(jobs_create(f->jobs, body, NULL, &job, NULL), 0);
+    snprintf(id, sizeof(id), "%s", json_string_value(json_object_get(job, "id")));
+    assert_int_equal(jobs_start(f->jobs, NULL), 0);
+    wait_state(f, id, "failed");
+    check_error(f, id, "time_limit", "time limit", 1);
+    json_decref(body);
+    json_decref(data);
+    json_decref(job);
+}
+
 static void test_a_worker_that_hangs_is_ended_by_its_limit(void **state) {
     struct fixture *f = *state;
     json_t *job = json_pack("{s:s, s:i}", "kind", "compress", "seed", (int)HANGS_UNTIL_ASKED), *ret = NULL;
@@ -432,6 +491,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup_teardown(test_the_queue_is_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_key_seen_before_gives_the_job_made_then, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_key_that_cannot_be_kept_leaves_no_job, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_job_that_names_no_limits_has_the_options, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_the_time_limit_covers_the_evaluation, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_worker_that_hangs_is_ended_by_its_limit, setup, teardown),
         cmocka_unit_test(test_a_worker_that_is_not_there_is_an_error),
     };
