@@ -317,7 +317,6 @@ static void on_gone(struct request *r) {
 }
 
 static int submit(struct compare_call *c, struct error *err) {
-    const json_t *limits = json_object_get(c->model, "limits");
     uint64_t timeout_us = c->in.timeout_us;
     size_t i = 0;
     int rc;
@@ -327,7 +326,7 @@ static int submit(struct compare_call *c, struct error *err) {
     if (i == c->n) /* none can run: the rows' errors are the answer */
         return write_reply(c, err);
     if (!timeout_us)
-        timeout_us = (uint64_t)json_integer_value(json_object_get(limits, "timeout_ms")) * 1000;
+        timeout_us = (uint64_t)target_limit(c->r->api, c->model, "timeout_ms") * 1000;
     c->work.resident = resident_ref(c->row[i].resident);
     c->work.deadline_ns = timeout_us ? c->r->body_ns + timeout_us * 1000 : 0;
     c->work.priority = c->in.priority;

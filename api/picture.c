@@ -71,11 +71,12 @@ static int bind_picture(const struct request *r, const json_t *model, const stru
 }
 
 /* Before anything is allocated for the batch: a pixel of the body may become a whole picture of floats. */
-static int check_batch(const json_t *model, const struct graph *g, int64_t n, struct error *err) {
+static int check_batch(
+    const struct api *api, const json_t *model, const struct graph *g, int64_t n, struct error *err) {
     const struct value *v = first_input(g);
 
     if (v->shape.dim[0] < 0)
-        return target_check_batch(model, v->name, n, err);
+        return target_check_batch(api, model, v->name, n, err);
     if (n == v->shape.dim[0])
         return 0;
     return error_code(err, -EINVAL, "shape_mismatch", "input '%s' has %lld pictures, the model takes %lld",
@@ -83,7 +84,8 @@ static int check_batch(const json_t *model, const struct graph *g, int64_t n, st
 }
 
 /* [N,C,H,W] or [N,H,W,C] pixels, of any height and width. */
-static int convert_pixels(const json_t *model, const struct graph *g, struct infer *in, struct error *err) {
+static int convert_pixels(
+    const struct api *api, const json_t *model, const struct graph *g, struct infer *in, struct error *err) {
     const struct tensor pixels = in->in[0];
     _cleanup_(freep) void *owned = TAKE(in->owned[0]); /* the pixels live until they are converted */
     struct preprocess p;
@@ -104,7 +106,7 @@ static int convert_pixels(const json_t *model, const struct graph *g, struct inf
         return error_code(err, -EINVAL, "shape_mismatch",
             "pixels must have the shape [N,%s] with %d channels", is_planes ? "C,H,W" : "H,W,C",
             preprocess_channels(&p));
-    rc = check_batch(model, g, pixels.shape.dim[0], err);
+    rc = check_batch(api, model, g, pixels.shape.dim[0], err);
     if (!rc)
         rc = make_input(&p, pixels.shape.dim[0], in, &item, err);
     for (int64_t i = 0; !rc && i < pixels.shape.dim[0]; i++)
@@ -121,7 +123,7 @@ int picture_bind(const struct request *r, const json_t *model, const struct grap
         return bind_picture(r, model, g, in, err);
     rc = infer_bind(in, g, takes_pictures(g), err);
     if (!rc && in->needs_preprocess)
-        rc = convert_pixels(model, g, in, err);
+        rc = convert_pixels(r->api, model, g, in, err);
     return rc;
 }
 

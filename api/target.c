@@ -6,9 +6,8 @@
 
 #include "api/api.h"
 #include "base/cleanup.h"
+#include "config/config.h"
 #include "daemon/models.h"
-
-#define DEFAULT_MAX_BATCH 128
 
 void target_done(struct target *t) {
     json_decref(t->variant);
@@ -56,14 +55,16 @@ bool target_is_batched(const struct target *t) {
     return json_array_size(inputs) > 0;
 }
 
-unsigned target_max_batch(const json_t *model) {
-    json_int_t n = json_integer_value(json_object_get(json_object_get(model, "limits"), "max_batch"));
+unsigned target_limit(const struct api *api, const json_t *model, const char *name) {
+    json_int_t own = json_integer_value(json_object_get(json_object_get(model, "limits"), name));
+    const struct param *option = param_find(&config_table, name);
 
-    return n > 0 && n < INT32_MAX ? (unsigned)n : DEFAULT_MAX_BATCH;
+    return (unsigned)(own > 0 ? own : *(const int *)((const char *)api->config + option->at));
 }
 
-int target_check_batch(const json_t *model, const char *input, int64_t n, struct error *err) {
-    unsigned most = target_max_batch(model);
+int target_check_batch(
+    const struct api *api, const json_t *model, const char *input, int64_t n, struct error *err) {
+    unsigned most = target_limit(api, model, "max_batch");
 
     if (n <= (int64_t)most)
         return 0;

@@ -27,11 +27,12 @@ int target_of_variant(const struct request *r, json_t *variant, struct target *r
 /* True when every input's first dimension is free: requests may be batched. */
 bool target_is_batched(const struct target *t);
 
-/* limits.max_batch of a model's document. */
-unsigned target_max_batch(const json_t *model);
+/* A limit of the model (max_batch, queue, timeout_ms), or the option of that name when it sets none. */
+unsigned target_limit(const struct api *api, const json_t *model, const char *name);
 
-/* bad_request for a batch of more than that. */
-int target_check_batch(const json_t *model, const char *input, int64_t n, struct error *err);
+/* bad_request for a batch of more than limits.max_batch. */
+int target_check_batch(
+    const struct api *api, const json_t *model, const char *input, int64_t n, struct error *err);
 
 /* Calls fn for each variant meant: of `m~v` or a version that one, of a model all; by number. Stops at the
  * first error. */

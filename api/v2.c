@@ -122,7 +122,7 @@ static int get_model_config(struct request *r, struct reply *p, struct error *er
     is_batched = target_is_batched(&t);
     doc = json_pack("{s:s, s:s, s:s, s:i, s:o, s:o, s:{s:b}, s:{s:b}, s:[{s:s, s:i}]}", "name",
         request_param(r, "model"), "platform", PLATFORM, "backend", "bonsai", "max_batch_size",
-        is_batched ? (int)target_max_batch(t.model) : 0, "input",
+        is_batched ? (int)target_limit(r->api, t.model, "max_batch") : 0, "input",
         config_ports(&t, "inputs", is_batched, true), "output",
         config_ports(&t, "outputs", is_batched, false), "model_transaction_policy", "decoupled", 0,
         "response_cache", "enable", 0, "instance_group", "kind", "KIND_CPU", "count", 1);

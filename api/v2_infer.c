@@ -53,7 +53,7 @@ static int prepare(struct sched_work *w, struct tensor *in, struct error *err) {
     for (size_t i = 0; !rc && i < c->in.n_in; i++) {
         if (target_is_batched(&c->target))
             rc = target_check_batch(
-                c->target.model, g->values[g->inputs[i]].name, c->in.in[i].shape.dim[0], err);
+                c->r->api, c->target.model, g->values[g->inputs[i]].name, c->in.in[i].shape.dim[0], err);
         in[i] = c->in.in[i];
     }
     return rc;
@@ -131,15 +131,16 @@ static void on_gone(struct request *r) {
 }
 
 static void set_limits(struct infer_call *c) {
-    const json_t *limits = json_object_get(c->target.model, "limits");
+    const struct api *api = c->r->api;
+    const json_t *model = c->target.model;
     uint64_t timeout_us = c->in.timeout_us;
 
     if (!timeout_us)
-        timeout_us = (uint64_t)json_integer_value(json_object_get(limits, "timeout_ms")) * 1000;
+        timeout_us = (uint64_t)target_limit(api, model, "timeout_ms") * 1000;
     c->work.deadline_ns = timeout_us ? c->r->body_ns + timeout_us * 1000 : 0;
     c->work.priority = c->in.priority;
-    c->work.queue_limit = (unsigned)json_integer_value(json_object_get(limits, "queue"));
-    c->work.max_batch = target_is_batched(&c->target) ? target_max_batch(c->target.model) : 0;
+    c->work.queue_limit = target_limit(api, model, "queue");
+    c->work.max_batch = target_is_batched(&c->target) ? target_limit(api, model, "max_batch") : 0;
     c->work.prepare = prepare;
     c->work.finish = finish;
 }

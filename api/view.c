@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "api/etag.h"
+#include "api/target.h"
 #include "base/cleanup.h"
 #include "daemon/models.h"
 #include "daemon/residency.h"
@@ -151,7 +152,7 @@ static void set_summary(json_t *o, const json_t *summary, bool is_row) {
 
 json_t *view_model(struct api *api, const json_t *model, bool is_row) {
     static const char *const shown[] = {
-        "name", "digest", "created", "description", "labels", "preprocess", "limits", "pinned", "bytes"};
+        "name", "digest", "created", "description", "labels", "preprocess", "pinned", "bytes"};
     const char *name = json_string_value(json_object_get(model, "name"));
     json_t *o = json_object(), *variants = variants_view(api, name);
 
@@ -159,6 +160,10 @@ json_t *view_model(struct api *api, const json_t *model, bool is_row) {
         return NULL;
     for (size_t i = 0; i < sizeof(shown) / sizeof(shown[0]); i++)
         json_object_set_new(o, shown[i], or_null(json_object_get(model, shown[i])));
+    json_object_set_new(o, "limits",
+        json_pack("{s:i, s:i, s:i}", "max_batch", (int)target_limit(api, model, "max_batch"), "queue",
+            (int)target_limit(api, model, "queue"), "timeout_ms",
+            (int)target_limit(api, model, "timeout_ms")));
     set_summary(o, json_object_get(model, "summary"), is_row);
     json_object_set_new(o, "bytes_resident", json_integer(resident_sum(variants)));
     json_object_set_new(o, "bytes_shared", json_integer(0));

@@ -93,11 +93,11 @@ static const struct param rows[] = {
 
     {"queue", PARAM_INT, AT(queue), .min = 1, .max = 1000000, .dflt = "256",
         .doc = "Waiting requests of a variant; more are answered 429. Models may set their own."},
-    {"max_batch", PARAM_INT, AT(max_batch), .min = 1, .max = 4096, .dflt = "32",
+    {"max_batch", PARAM_INT, AT(max_batch), .min = 1, .max = 4096, .dflt = "64",
         .doc = "Items that run together at most. Models may set their own."},
     {"batch_delay_us", PARAM_INT, AT(batch_delay_us), .min = 0, .max = 1000000, .dflt = "0",
         .doc = "How long a free slot waits for more requests to run together. 0: never."},
-    {"timeout_ms", PARAM_INT, AT(timeout_ms), .min = 0, .max = MANY, .dflt = "30000",
+    {"timeout_ms", PARAM_INT, AT(timeout_ms), .min = 0, .max = MANY, .dflt = "60000",
         .doc =
             "Longest time in the queue when the request names none. 0: no limit. Models may set their own."},
     {"queue_bytes", PARAM_SIZE, AT(queue_bytes), .min = 1024 * 1024, .max = BYTES_LIMIT, .dflt = "1G",

@@ -186,10 +186,9 @@ static json_t *model_doc(const char *name, const char *digest, uint64_t bytes, c
     char now[TIME_TEXT_MAX];
 
     time_text(now);
-    return json_pack("{s:s, s:s, s:s, s:n, s:n, s:n, s:{s:i, s:i, s:i}, s:b, s:o, s:i, s:I}", "name", name,
-        "digest", digest, "created", now, "description", "labels", "preprocess", "limits", "max_batch", 64,
-        "queue", 256, "timeout_ms", 60000, "pinned", 0, "summary", json_deep_copy(summary), "next_number", 2,
-        "bytes", (json_int_t)bytes);
+    return json_pack("{s:s, s:s, s:s, s:n, s:n, s:n, s:{}, s:b, s:o, s:i, s:I}", "name", name, "digest",
+        digest, "created", now, "description", "labels", "preprocess", "limits", "pinned", 0, "summary",
+        json_deep_copy(summary), "next_number", 2, "bytes", (json_int_t)bytes);
 }
 
 static int put_model(struct store *s, json_t *model, json_t *original, struct error *err) {

@@ -1,8 +1,8 @@
 /* Models and variants as documents, and what a request means by their names.
  *
  * model
- * {"name","digest","created","description","labels":[…]|null,"preprocess":{…}|null,"limits":{max_batch,queue,
- *           timeout_ms},"pinned","summary":{…of the check},"next_number","bytes"}
+ * {"name","digest","created","description","labels":[…]|null,"preprocess":{…}|null,"limits":{those of
+ * max_batch, queue, timeout_ms that are its own},"pinned","summary":{…of the check},"next_number","bytes"}
  * variant
  * {"model","name","number","parent":name|null,"steps":[…],"digest","created","aliases":[…],"pinned","policy",
  *           "note","bytes_file","bytes_file_compressed"|null,"summary":{…},"layers":[{id,form}],"evaluation":{…}|null,

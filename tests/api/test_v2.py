@@ -450,6 +450,20 @@ class Conventions(unittest.TestCase):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+class Limits(unittest.TestCase):
+    def test_a_model_without_limits_of_its_own_has_the_options(self):
+        options = {"max_batch": 3, "queue": 7, "timeout_ms": 5000}
+        with Daemon(BUILD, "--serve-only", *(f"--{k}={v}" for k, v in options.items())) as own:
+            reply = own.put("/api/v1/models/gemm", model_file("gemm_arithmetic.onnx"))
+            self.assertEqual(reply.json()["limits"], options)
+            self.assertEqual(own.get("/v2/models/gemm/config").json()["max_batch_size"], 3)
+            self.assertEqual(own.post("/v2/models/gemm/infer", json.dumps(gemm_json(rows=4))).status, 400)
+            for patch, max_batch in ((5, 5), (None, 3)):
+                body = json.dumps({"limits": {"max_batch": patch}})
+                reply = own.request("PATCH", "/api/v1/models/gemm", body)
+                self.assertEqual(reply.json()["limits"], {**options, "max_batch": max_batch})
+
+
 if __name__ == "__main__":
     BUILD = sys.argv.pop(1)
     unittest.main(verbosity=1)
