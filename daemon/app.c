@@ -13,6 +13,7 @@
 #include "api/listener.h"
 #include "api/metric.h"
 #include "base/clock.h"
+#include "daemon/cgroup.h"
 #include "daemon/log.h"
 
 /* bonsai-worker stands beside the daemon unless the configuration says where. */
@@ -52,17 +53,9 @@ static int read_pem(const char *path, char **ret, struct error *err) {
     return 0;
 }
 
-/* The control group's limit (v2), or 0. */
-static uint64_t cgroup_limit(void) {
-    _cleanup_(fclosep) FILE *f = fopen("/sys/fs/cgroup/memory.max", "re");
-    char text[64];
-
-    return f && fgets(text, sizeof(text), f) ? strtoull(text, NULL, 10) : 0;
-}
-
 /* As configured, else half of the machine's memory or of the control group's limit. */
 static uint64_t memory_budget(const struct config *c) {
-    uint64_t limit = cgroup_limit(), ram = 0;
+    uint64_t limit = cgroup_memory_limit("/proc/self/cgroup", "/sys/fs/cgroup"), ram = 0;
     struct sysinfo info;
 
     if (c->memory)
