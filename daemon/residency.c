@@ -30,7 +30,6 @@ struct residency {
     struct entry *first;
     void (*unloaded)(void *ctx);
     void *unloaded_ctx;
-    bool is_restored;
 };
 
 struct resident_usage {
@@ -264,19 +263,16 @@ static int warm_up(struct net *n, struct error *err) {
 static struct resident *resident_new(const json_t *doc, const char *key) {
     struct resident *x = calloc(1, sizeof(*x));
 
-    if (!x)
-        return NULL;
-    x->model = strdup(json_string_value(json_object_get(doc, "model")));
-    x->variant = strdup(json_string_value(json_object_get(doc, "name")));
-    x->number = (int)json_integer_value(json_object_get(doc, "number"));
-    x->key = strdup(key);
-    x->usage = calloc(1, sizeof(*x->usage));
-    if (!x->usage) {
+    if (!x || !(x->usage = calloc(1, sizeof(*x->usage)))) {
         free(x);
         return NULL;
     }
     x->usage->refs = 1;
-    return x;
+    x->number = (int)json_integer_value(json_object_get(doc, "number"));
+    x->model = strdup(json_string_value(json_object_get(doc, "model")));
+    x->variant = strdup(json_string_value(json_object_get(doc, "name")));
+    x->key = strdup(key);
+    return x->model && x->variant && x->key ? x : resident_unref(x);
 }
 
 static int load_net(
@@ -354,8 +350,8 @@ static struct entry *wait_settled(struct residency *r, const char *key) {
     struct entry *e;
 
     pthread_mutex_lock(&r->lock);
-    e = entry_find(r, key, true);
-    while (e && e->state == VARIANT_LOADING)
+    /* looked up again each time: another that waited may have forgotten it */
+    while ((e = entry_find(r, key, true)) && e->state == VARIANT_LOADING)
         pthread_cond_wait(&r->changed, &r->lock);
     return e;
 }
@@ -379,32 +375,37 @@ static int mark_unloaded(struct residency *r, const char *key, bool is_unloaded,
     return e;
 }
 
+/* Makes the entry LOADING, which is then the caller's, and takes the variant's document: in this order, so
+ * that a deletion meanwhile either shows in the document or waits for the load. 1: it is ready already. */
+static int begin_load(
+    struct residency *r, const char *key, struct entry **ret, json_t **ret_doc, struct error *err) {
+    struct entry *e = wait_settled(r, key);
+    int k = e ? e->state == VARIANT_READY : error_oom(err);
+
+    if (k == 0 && !(*ret_doc = store_get(r->store, STORE_VARIANT, key)))
+        k = error_set(err, -ENOENT, "there is no such variant");
+    if (k == 0) {
+        e->state = VARIANT_LOADING;
+        *ret = e;
+    }
+    pthread_mutex_unlock(&r->lock);
+    return k;
+}
+
 static int load(struct residency *r, const char *key, bool is_request, bool may_evict, uint64_t *ret_needed,
     uint64_t *ret_available, struct error *err) {
     uint64_t needed = 0, available = 0;
     json_t *doc = store_get(r->store, STORE_VARIANT, key);
     struct entry *e;
-    int k = 0;
+    int k = doc ? 0 : error_set(err, -ENOENT, "there is no such variant");
 
-    if (!doc)
-        return error_set(err, -ENOENT, "there is no such variant");
-    if (is_request)
+    json_decref(doc);
+    if (k == 0 && is_request)
         k = mark_unloaded(r, key, false, err);
-    e = k < 0 ? NULL : wait_settled(r, key);
-    if (!e) {
-        json_decref(doc);
-        if (k < 0)
-            return k;
-        pthread_mutex_unlock(&r->lock);
-        return error_oom(err);
-    }
-    if (e->state == VARIANT_READY) {
-        pthread_mutex_unlock(&r->lock);
-        json_decref(doc);
-        return 0;
-    }
-    e->state = VARIANT_LOADING;
-    pthread_mutex_unlock(&r->lock);
+    if (k == 0)
+        k = begin_load(r, key, &e, &doc, err);
+    if (k != 0)
+        return k < 0 ? k : 0;
     k = load_entry(r, e, doc, may_evict, &needed, &available, err);
     json_decref(doc);
     if (ret_needed)
@@ -520,11 +521,6 @@ void residency_restore(struct residency *r) {
     restore(r, list, true);
     restore(r, list, false);
     json_decref(list);
-    __atomic_store_n(&r->is_restored, true, __ATOMIC_RELEASE);
-}
-
-bool residency_is_restored(const struct residency *r) {
-    return __atomic_load_n(&r->is_restored, __ATOMIC_ACQUIRE);
 }
 
 enum variant_state residency_state(

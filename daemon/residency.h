@@ -60,7 +60,6 @@ void residency_forget(struct residency *r, const char *key);
 
 /* After a restart: loads what the store says was loaded, one after the other; call on a thread of its own. */
 void residency_restore(struct residency *r);
-bool residency_is_restored(const struct residency *r);
 
 /* State, counted bytes (0 unless ready) and why it failed ("" otherwise). Any thread. */
 #define RESIDENCY_REASON_MAX 256

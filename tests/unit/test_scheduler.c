@@ -465,6 +465,40 @@ static void test_the_least_recently_used_makes_room(void **state) {
     residency_free(r);
 }
 
+#define LOADERS 4
+
+static void *loader_thread(void *arg) {
+    struct fixture *f = arg;
+
+    while (residency_load(f->residency, "m/2", false, NULL, NULL, NULL) == 0)
+        residency_unload(f->residency, "m/2", false, NULL);
+    return NULL;
+}
+
+/* As DELETE does: first the document goes, then what is in memory. */
+static void test_a_deleted_variant_never_comes_back(void **state) {
+    struct fixture *f = *state;
+
+    for (int i = 0; i < 50; i++) {
+        uint64_t used = 1, budget;
+        pthread_t t[LOADERS];
+
+        add_variants(f, 1);
+        for (int k = 0; k < LOADERS; k++)
+            assert_int_equal(pthread_create(&t[k], NULL, loader_thread, f), 0);
+        assert_int_equal(residency_load(f->residency, "m/2", false, NULL, NULL, NULL), 0);
+        assert_int_equal(
+            store_apply(f->store, &(struct store_change){STORE_VARIANT, "m/2", NULL}, 1, NULL), 0);
+        residency_forget(f->residency, "m/2");
+        residency_count(f->residency, &used, &budget);
+        assert_int_equal(used, 0);
+        for (int k = 0; k < LOADERS; k++)
+            pthread_join(t[k], NULL);
+        residency_count(f->residency, &used, &budget);
+        assert_int_equal(used, 0);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_batches_give_what_each_request_alone_gives, setup, teardown),
@@ -477,6 +511,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_loading_and_unloading_never_stop_the_clients, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_was_unloaded_by_request_stays_out, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_least_recently_used_makes_room, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_deleted_variant_never_comes_back, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
