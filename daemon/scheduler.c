@@ -74,13 +74,13 @@ static bool fits_together(const struct sched_work *a, const struct sched_work *b
            a->resident->net == b->resident->net;
 }
 
-/* The next piece of work: the best waiting one, and with no slot idle others that can run in its batch. A
- * list. */
+/* The next piece of work: the best waiting one, and others that can run in its batch when no slot is idle for
+ * them, or when they were waited for. A list. */
 static struct sched_work *take_locked(struct scheduler *s) {
     struct sched_work *head = unlink_at(s, best_locked(s)), **tail = &head->next;
     unsigned n = 1;
 
-    if (s->n_busy + 1 < s->n_slots)
+    if (!s->options.batch_delay_us && s->n_busy + 1 < s->n_slots)
         return head;
     for (struct sched_work **p = &s->first; *p && n < head->max_batch;) {
         if (!fits_together(head, *p)) {
@@ -123,7 +123,8 @@ static void *slot_thread(void *arg) {
         if (!s->first)
             break;
         if (s->options.batch_delay_us && s->first->max_batch > 1 && !s->first->task) {
-            struct timespec delay = {0, (long)s->options.batch_delay_us * 1000};
+            struct timespec delay = {
+                s->options.batch_delay_us / 1000000, (long)(s->options.batch_delay_us % 1000000) * 1000};
 
             pthread_mutex_unlock(&s->lock);
             nanosleep(&delay, NULL);

@@ -499,6 +499,34 @@ static void test_a_deleted_variant_never_comes_back(void **state) {
     }
 }
 
+static int setup_with_delay(void **state) {
+    int r = setup(state);
+    struct fixture *f = *state;
+    struct scheduler_options o = {
+        .slots = 2, .threads_per_slot = 1, .queue_limit = 4096, .batch_delay_us = 1000000};
+
+    scheduler_free(f->scheduler);
+    assert_int_equal(scheduler_new(&o, &f->scheduler, NULL), 0);
+    residency_on_unload(f->residency, trim, f->scheduler);
+    return r;
+}
+
+static void test_with_a_delay_idle_slots_wait_for_a_batch(void **state) {
+    struct fixture *f = *state;
+    struct request r[4];
+    sem_t done;
+
+    sem_init(&done, 0, 0);
+    for (unsigned i = 0; i < 4; i++) {
+        request_init(&r[i], acquire(f), 1, i, &done);
+        assert_int_equal(scheduler_submit(f->scheduler, &r[i].work, NULL), 0);
+    }
+    for (int i = 0; i < 4; i++)
+        sem_wait(&done);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(r[i].work.timing.batch, 4);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_batches_give_what_each_request_alone_gives, setup, teardown),
@@ -512,6 +540,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_what_was_unloaded_by_request_stays_out, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_least_recently_used_makes_room, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_deleted_variant_never_comes_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            test_with_a_delay_idle_slots_wait_for_a_batch, setup_with_delay, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
