@@ -226,7 +226,7 @@ static int fold_bias(struct graph *g, const struct node *n, struct error *err) {
 
 /* Weights in integer codes, a constant bias. */
 static bool layer_is_ready(const struct graph *g, const struct node *n) {
-    if (!n->weight || (n->weight->code->dtype != DT_S8 && n->weight->code->dtype != DT_U8))
+    if (!n->weight || !weight_is_integer(n->weight))
         return false;
     return n->n_in < 3 || n->in[2] < 0 || constant(g, n, 2);
 }

@@ -156,6 +156,7 @@ void plan_fill_conversion(const struct plan *p, const struct plan_env *env, int 
         .post_type = ret->post_type,
         .in_place_post = -1,
         .n_threads = p->n_threads,
+        .is_compact = env->options->policy == NET_MEMORY,
         .cpu = &env->options->cpu,
         .onednn = env->onednn,
     };

@@ -51,6 +51,11 @@ struct weight {
     const struct tensor *scale; /* f32[n]; NULL: 1 */
     const struct tensor *zero;  /* integer codes: zero points [n], of the codes' type; NULL: 0 */
     int axis;                   /* of the scales in `shape` */
+    const struct tensor
+        *book; /* codes that are indices: what they stand for, [words] or [words][dim]; NULL */
+    const struct tensor *place; /* structures other than dense: where the stored elements stand; NULL */
+    int64_t n_stored;           /* elements stored, where that is not rows * cols */
+    int64_t group;              /* scales `group`: neighbours along the columns that share one; 0 */
 };
 
 /* A form's pattern in a graph: one row per way to write it. */
@@ -92,8 +97,13 @@ size_t weight_bytes(const struct weight *w);
 float weight_scale_at(const struct weight *w, int64_t row);
 int32_t weight_zero_at(const struct weight *w, int64_t row);
 
-/* Codes of one byte as they are stored, minus their row's zero point: element (row, col) of W[rows][cols], as
- * int16 (an unsigned code with a zero point needs nine bits). Only for codes of type u8 and s8. */
-void weight_get_codes(const struct weight *w, int16_t *ret);
+/* Is W = scale * integer, as in every form whose expansion ends in integers and DequantizeLinear (s8, u8, s4,
+ * bit, trit, codebooks of integers; dense or not)? What kernels for integers ask in fits(): they pack what
+ * weight_get_codes() says and need not know the form. */
+bool weight_is_integer(const struct weight *w);
+
+/* Those integers, the zero point of their row taken off, dense: element (row, col) of W[rows][cols] at
+ * row * cols + col, as int16 (an unsigned code with a zero point needs nine bits). Errors: -ENOMEM. */
+int weight_get_codes(const struct weight *w, int16_t *ret, struct error *err);
 
 #endif

@@ -36,9 +36,14 @@ static void byte_decode(const struct weight *w, float *ret) {
         }
 }
 
-void weight_get_codes(const struct weight *w, int16_t *ret) {
+bool weight_is_integer(const struct weight *w) {
+    return w->code == &weight_code_s8 || w->code == &weight_code_u8;
+}
+
+int weight_get_codes(const struct weight *w, int16_t *ret, struct error *err) {
     int64_t outer, inner, at = 0;
 
+    (void)err;
     weight_strides(w, &outer, &inner);
     for (int64_t o = 0; o < outer; o++)
         for (int64_t row = 0; row < w->rows; row++) {
@@ -48,6 +53,7 @@ void weight_get_codes(const struct weight *w, int16_t *ret) {
             for (int64_t i = 0; i < inner; i++, at++)
                 to[i] = (int16_t)(code_at(w->codes, at) - zero);
         }
+    return 0;
 }
 
 const struct weight_code weight_code_s8 = {

@@ -48,6 +48,7 @@ struct layer {
     const struct vtype *post_type;
     int in_place_post;  /* the post whose residual lies in the output's memory (prepare and run only), -1 */
     unsigned n_threads; /* the pool run() may split over; 1: none */
+    bool is_compact;    /* policy memory: packed weights stay as small as their form, whatever that costs */
     const struct cpu *cpu;
     struct onednn *onednn;
 };

@@ -41,7 +41,7 @@ bool s8_weights_fit(const struct layer *l, const struct s8_isa *isa, const struc
     const struct weight *w = l->node->weight;
     int64_t oc = sh->groups * sh->oc, n_scales;
 
-    if (!w || (w->code->dtype != DT_S8 && w->code->dtype != DT_U8) || !bias_fits(l, oc) || !sum_fits(w, sh))
+    if (!w || !weight_is_integer(w) || !bias_fits(l, oc) || !sum_fits(w, sh))
         return false;
     n_scales = w->scales->n(w);
     if (n_scales != 1 && (n_scales != oc || w->axis != (sh->is_kn ? 1 : 0)))
