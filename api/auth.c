@@ -239,11 +239,22 @@ int auth_identify(const struct auth *a, const struct auth_peer *peer, struct req
     return 0;
 }
 
+/* Any of `need` would do; the administrator's is named only where it is the only one. */
+static const char *scope_word(unsigned need) {
+    const char *word = "all";
+
+    for (size_t i = sizeof(scope_words) / sizeof(scope_words[0]); i-- > 0;)
+        if (scope_words[i].scope & need && (need == SCOPE_ADMIN || !(scope_words[i].scope & SCOPE_ADMIN)))
+            word = scope_words[i].word;
+    return word;
+}
+
 int auth_check(const struct request *r, unsigned need, struct error *err) {
     if (need == SCOPE_OPEN || (r->scopes & need))
         return 0;
     if (!r->principal[0])
         return error_code(
             err, -EACCES, "unauthorized", "this needs a bearer token in the Authorization header");
-    return error_code(err, -EACCES, "forbidden", "the scopes of '%s' do not cover this", r->principal);
+    return error_code(
+        err, -EACCES, "forbidden", "'%s' does not have the scope '%s'", r->principal, scope_word(need));
 }

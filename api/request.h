@@ -1,12 +1,13 @@
-/* api/: the HTTP surface (api.md). Uses daemon/, engine/, image/, config/, base/; nothing uses it but
- * daemon/main.c.
- *   server.c call.c conn.c           libmicrohttpd in the libuv loop: the only files that know of it
- *   exchange.c admit.c               one request without sockets, step by step
- *   guard.c auth.c                   what is refused before a route is looked at
- *   route.c routes.c                 the table: method, path, scope, body, query, handler, documentation
- *   request.h reply.h                all that a handler sees: no sockets, so that tests call handlers
- * directly v2*.c models.c variants.c …      handlers, each file with its rows at its end infer_*.c picture.c
- * tensor_*.c   bodies of infer requests in and out metrics.c openapi.c system.c     the daemon's own state
+/* api/: the HTTP surface. Uses daemon/, engine/, image/, config/, base/; nothing uses it but daemon/main.c.
+ *
+ *   server.c call.c conn.c              libmicrohttpd in the libuv loop: the only files that know of it
+ *   exchange.c admit.c                  one request without sockets, step by step
+ *   guard.c auth.c                      what is refused before a route is looked at
+ *   route.c routes.c                    the table: method, path, scope, body, query, handler, documentation
+ *   request.h reply.h                   all that a handler sees; no sockets, so that tests call handlers
+ *   v2*.c models.c variants.c …         handlers, each file with its rows at its end
+ *   infer_*.c picture.c tensor_*.c      bodies of infer requests in and out
+ *   metrics.c openapi.c system.c        the daemon's own state
  *
  * Start here: routes.c, then a row of v2.c, then its handler.
  *

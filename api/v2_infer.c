@@ -1,10 +1,9 @@
 /* POST /v2/models/{m}[/versions/{n}]/infer.
  *
- *   loop: variant resolved, JSON cut (no number read), work submitted       ┐ a large body, or a variant that
- *   slot: prepare: tensors scanned → plan runs → finish: reply written      │ is not in memory, takes the
- * first loop: reply sent                                                        ┘ step on a pool thread
- * instead
- */
+ *   loop   variant resolved, JSON cut (no number read), work submitted; a large body, or a variant that is
+ *          not in memory, takes this step on a pool thread
+ *   slot   prepare: tensors scanned → plan runs → finish: reply written
+ *   loop   reply sent */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -38,7 +38,7 @@ stop() {
         is_running || return 0
         sleep 0.1
     done
-    kill -9 "$(cat "$demo/pid")" 2>/dev/null || true
+    is_running && kill -9 "$(cat "$demo/pid")" 2>/dev/null || true
 }
 
 start() {

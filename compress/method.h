@@ -1,9 +1,14 @@
 /* compress/: what a job does to a network. A recipe is a list of steps, each a method with its options,
- * applied in order. method.h recipe.h   table of methods, a recipe read, planned (dry run) and run layers.h
- * which layers a step touches        samples.h probe.h observer.h   looking at activations quantize*.c one
- * file family per method         dataset*.c feed.c evaluate.c   data sets, accuracy worker.c cmd_*.c    the
- * program bonsai-worker          sandbox.c                      what it does to itself first Uses engine/,
- * image/, config/, base/; knows nothing of HTTP or the daemon. Start at recipe_run.
+ * applied in order.
+ *
+ *   method.h recipe.h                 the table of methods; a recipe read, planned (dry run) and run
+ *   layers.h                          which layers a step touches
+ *   samples.h probe.h observer.h      looking at activations
+ *   quantize*.c encode*.c …           one family of files a method
+ *   dataset*.c feed.c evaluate.c      data sets, accuracy
+ *   worker.c cmd_*.c sandbox.c        the program bonsai-worker, and what it does to itself first
+ *
+ * Uses engine/, image/, config/, base/; knows nothing of HTTP or the daemon. Start at recipe_run.
  *
  * A method is one const row: its options are a typed table (config/param.h) from which the JSON is read,
  * checked and documented (GET /api/v1/methods). */

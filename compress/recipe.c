@@ -142,7 +142,8 @@ static int read_step(const json_t *j, size_t index, struct step *ret, struct err
         return error_set(err, -EINVAL, "%s.method is missing", path);
     ret->method = method_find(name);
     if (!ret->method)
-        return error_set(err, -EINVAL, "%s.method: there is no method '%.64s'", path, name);
+        return error_set(err, -EINVAL,
+            "%s.method: there is no method '%.64s' (GET /api/v1/methods lists them)", path, name);
     ret->options = calloc(1, ret->method->options_size);
     if (!ret->options)
         return error_oom(err);

@@ -487,7 +487,8 @@ int residency_acquire(
     is_unloaded = json_is_true(json_object_get(doc, "is_unloaded"));
     json_decref(doc);
     if (is_unloaded)
-        return error_code(err, -EAGAIN, "not_loaded", "the variant was unloaded by request");
+        return error_code(
+            err, -EAGAIN, "not_loaded", "the variant was unloaded by request: POST …/load brings it back");
     if (!may_wait)
         return error_code(err, -EAGAIN, "loading", "the variant is being loaded");
     k = residency_load(r, key, false, NULL, NULL, err);

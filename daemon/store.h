@@ -1,10 +1,15 @@
 /* daemon/: what the server knows and does, without HTTP. Uses engine/, config/, base/; never compress/ (other
- * than by running bonsai-worker) and never api/ (main.c excepted, which wires the two). store.h blob.c   what
- * is known (SQLite) and what is big (files named by their digest) models.h         models and variants:
- * names, numbers, aliases, what a request means by them residency.h      which variants are in memory, under
- * a budget scheduler.h      slots, queues, batches, deadlines jobs.h spawn.h   jobs as a state table; one
- * process at a time judge.h          live statistics            log.h notify.h   stderr and systemd Start at
- * main.c.
+ * than by running bonsai-worker) and never api/ (main.c excepted, which wires the two).
+ *
+ *   store.h                 what is known (SQLite) and what is big (files named by their digest)
+ *   models.h                models and variants: names, numbers, aliases, what a request means by them
+ *   residency.h             which variants are in memory, under a budget
+ *   scheduler.h             slots, queues, batches, deadlines
+ *   jobs.h spawn.h          jobs as a state table; one process at a time
+ *   judge.h                 live statistics
+ *   log.h notify.h          stderr and systemd
+ *
+ * Start at main.c.
  *
  * The store: documents (JSON objects) in a few tables, all of them also in memory, so that look-ups never
  * touch the disk. A document is immutable: changing one means putting another in its place. Changes are

@@ -1,8 +1,14 @@
 /* engine/: loads ONNX, plans it for input shapes, runs it. Uses base/ and oneDNN; knows nothing of HTTP or
- * jobs. tensor.h graph.h onnx.h  what a file says        ops.h ops/    operators: meaning, shapes, cost
- *   pass.h                   graph rewrites          weight.h      forms of compressed weights
- *   kernel/kernel.h          fast ways to run a node plan.c net.c  kernels chosen, memory laid out, run
- * Start here: net_open → net_plan → plan_run.
+ * jobs.
+ *
+ *   tensor.h graph.h onnx.h     what a file says
+ *   ops.h ops/                  operators: meaning, shapes, cost
+ *   pass.h                      graph rewrites
+ *   weight.h                    forms of compressed weights
+ *   kernel/kernel.h             fast ways to run a node
+ *   plan.h net.c                kernels chosen, memory laid out, run
+ *
+ * Start here: net_open_fd → net_plan → plan_run.
  *
  * A net is immutable and counted. Plans are made on demand, one per set of input shapes, cached in the net
  * (at most 16, least recently used out) and counted too. Any number of threads may run one plan at once, each

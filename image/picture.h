@@ -1,9 +1,15 @@
 /* image/: pictures to tensors, one copy of it for the daemon and the worker. Uses base/, libjpeg-turbo,
- * libpng and jansson. picture.h    pixels in memory: turned, made gray decode.h     JPEG and PNG to pixels,
- * as Pillow gives them, within limits   exif.h  the orientation tag resize.h     Pillow's resampling, bit for
- * bit preprocess.h a model's `preprocess`: JSON, and pixels to a float tensor by it pack.h       the file a
- * data set is kept in Start here: decode_picture → preprocess_picture. Everything that comes from outside is
- * bounded before it is allocated. */
+ * libpng and jansson.
+ *
+ *   picture.h        pixels in memory: turned, made gray
+ *   decode.h         JPEG and PNG to pixels, as Pillow gives them, within limits
+ *   exif.h           the orientation tag
+ *   resize.h         Pillow's resampling, bit for bit
+ *   preprocess.h     a model's `preprocess`: JSON, and pixels to a float tensor by it
+ *   pack.h           the file a data set is kept in
+ *
+ * Start here: decode_picture → preprocess_picture. Everything that comes from outside is bounded before it is
+ * allocated. */
 #ifndef IMAGE_PICTURE_H
 #define IMAGE_PICTURE_H
 
