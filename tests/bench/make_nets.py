@@ -2,7 +2,8 @@
 """Networks with random weights for the benchmarks: the shapes of well-known ones, batch norm folded (as an
 exporter would), opset 13, free batch size.  usage: make_nets.py DIR [NAME ...]
 
-Weights are scaled so that activations keep their size through the depth; only time matters here."""
+Weights are scaled so that activations keep their size through the depth; only time matters here. vgg16 is too big for
+this way: make_vgg16.c writes it in one stream."""
 import os
 import sys
 
@@ -30,12 +31,12 @@ class Net:
         self.nodes.append(helper.make_node(op, inputs, [out], out, **attributes))
         return out
 
-    def conv(self, x, ic, oc, k, stride=1, group=1, act=None, gain=1.0):
+    def conv(self, x, ic, oc, k, stride=1, group=1, act=None, gain=1.0, pad=None):
         fan_in = ic // group * k * k
         w = self.rng.standard_normal((oc, ic // group, k, k)).astype(np.float32) * np.float32(gain * (2 / fan_in) ** 0.5)
         b = self.rng.standard_normal(oc).astype(np.float32) * np.float32(0.05)
         y = self.node("Conv", [x, self.init(w, "w"), self.init(b, "b")], kernel_shape=[k, k], strides=[stride, stride],
-                      pads=[k // 2] * 4, group=group)
+                      pads=[k // 2 if pad is None else pad] * 4, group=group)
         return self.act(y, act)
 
     def act(self, x, act):
@@ -95,6 +96,43 @@ def resnet18(path):
     n.save(path, n.head(x, 512, 1000), [3, 224, 224], 1000)
 
 
+def bottleneck(n, x, ic, width, stride):
+    y = n.conv(x, ic, width, 1, act="relu")
+    y = n.conv(y, width, width, 3, stride, act="relu")
+    y = n.conv(y, width, width * 4, 1, gain=0.3)
+    if stride != 1 or ic != width * 4:
+        x = n.conv(x, ic, width * 4, 1, stride)
+    return n.node("Relu", [n.node("Add", [y, x])])
+
+
+def resnet50(path):
+    n = Net(50)
+    x = n.conv("x", 3, 64, 7, 2, act="relu")
+    x = n.node("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    c = 64
+    for width, repeat, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+        for i in range(repeat):
+            x = bottleneck(n, x, c, width, stride if i == 0 else 1)
+            c = width * 4
+    n.save(path, n.head(x, 2048, 1000), [3, 224, 224], 1000)
+
+
+def squeezenet1_1(path):
+    n = Net(11)
+    x = n.conv("x", 3, 64, 3, 2, act="relu", pad=0)
+    c = 64
+    for squeeze, expand, has_pool in ((16, 64, True), (16, 64, False), (32, 128, True), (32, 128, False), (48, 192, True),
+                                      (48, 192, False), (64, 256, False), (64, 256, False)):
+        if has_pool:
+            x = n.node("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)
+        x = n.conv(x, c, squeeze, 1, act="relu")
+        x = n.node("Concat", [n.conv(x, squeeze, expand, 1, act="relu"), n.conv(x, squeeze, expand, 3, act="relu")],
+                   axis=1)
+        c = 2 * expand
+    x = n.conv(x, c, 1000, 1, act="relu")
+    n.save(path, n.node("Flatten", [n.node("GlobalAveragePool", [x])]), [3, 224, 224], 1000)
+
+
 def mobilenet_v2(path):
     n = Net(2)
     x = n.conv("x", 3, 32, 3, 2, act="relu6")
@@ -112,7 +150,8 @@ def mobilenet_v2(path):
     n.save(path, n.head(x, 1280, 1000), [3, 224, 224], 1000)
 
 
-NETS = {"resnet20": resnet20, "resnet18": resnet18, "mobilenet_v2": mobilenet_v2}
+NETS = {"resnet20": resnet20, "resnet18": resnet18, "resnet50": resnet50, "mobilenet_v2": mobilenet_v2,
+        "squeezenet1_1": squeezenet1_1}
 
 if __name__ == "__main__":
     folder = sys.argv[1]

@@ -1,68 +1,111 @@
 #!/bin/sh
 # Benchmarks: sh tests/bench/run.sh NAME|all. Each ends with a line "NAME ratio=R", above 1: we are ahead.
 # Peers are installed on demand (npm) into the build folder, never at build time.
+#
+#   float_NET, int8_NET        beside ONNX Runtime on the same file: batch 1 and 8, 1 and 2 threads
+#   float_NET_bB_tT, int8_…    one setting of it
+#   float_all, int8_all        all nets, all settings: geometric mean and the lowest
+#   int8_gain_NET              int8 beside its float parent in our own engine
+#
+# BENCH_LOCK names a file that is locked while something is timed: several runs on one machine take turns.
+# BENCH_SECONDS is how long one setting may take (5 rounds at least).
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
 build=${BUILD:-$root/build}
 work=$build/bench
-mkdir -p "$work"
+mkdir -p "$work/nets"
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+
+nets="resnet18 resnet50 vgg16 mobilenet_v2 squeezenet1_1 resnet20"
+# both sides at once: what else the machine does then does not come in between
+realtime=$(chrt -f 10 true 2>/dev/null && echo "chrt -f 10" || true)
 
 need_ort() {
     ORT_FOLDER=${ORT_FOLDER:-$work/ort}
     export ORT_FOLDER
     if [ ! -d "$ORT_FOLDER/node_modules/onnxruntime-node" ]; then
         mkdir -p "$ORT_FOLDER"
-        (cd "$ORT_FOLDER" && npm init -y >/dev/null && npm install --no-audit --no-fund onnxruntime-node@1.30.0 >/dev/null)
+        (cd "$ORT_FOLDER" && npm init -y >/dev/null && npm install --ignore-scripts --no-audit --no-fund onnxruntime-node@1.30.0 >/dev/null)
     fi
 }
 
-need_nets() {
-    /usr/bin/python3 "$root/tests/bench/make_nets.py" "$work/nets" "$@"
-}
-
-# latency NET BATCH THREADS ROUNDS RUNS NAME
-latency() {
-    need_ort
-    need_nets "$1"
-    node "$root/tests/bench/interleave.mjs" "$6" "$4" "$5" \
-        -- "$build/tests/bench/float_latency" "$work/nets/$1.onnx" "$2" "$3" \
-        -- node "$root/tests/bench/ort_latency.mjs" "$work/nets/$1.onnx" "$2" "$3"
+need_net() {
+    if [ "$1" = vgg16 ]; then
+        [ -f "$work/nets/vgg16.onnx" ] || "$build/tests/bench/make_vgg16" "$work/nets/vgg16.onnx"
+    else
+        /usr/bin/python3 "$root/tests/bench/make_nets.py" "$work/nets" "$1"
+    fi
 }
 
 # The int8 variant of a net, made by our own worker; calibrated on noise, only time matters here.
 need_int8() {
-    need_nets "$1"
+    need_net "$1"
     if [ "$work/nets/$1.int8.onnx" -nt "$work/nets/$1.onnx" ]; then return; fi
+    side=224
+    [ "$1" = resnet20 ] && side=32
     /usr/bin/python3 -c "
 import numpy, sys
-numpy.save(sys.argv[1], numpy.random.default_rng(1).standard_normal([8, 3, int(sys.argv[2]), int(sys.argv[2])]).astype('f'))" \
-        "$work/nets/$1.npy" "$2"
+numpy.save(sys.argv[1], numpy.random.default_rng(1).standard_normal([4, 3, int(sys.argv[2]), int(sys.argv[2])]).astype('f'))" \
+        "$work/nets/$1.npy" "$side"
     echo '[{"method":"quantize","scheme":"int8","observer":"minmax"}]' >"$work/nets/int8.json"
     "$build/bonsai-worker" run "$work/nets/int8.json" --model "$work/nets/$1.onnx" --data "$work/nets/$1.npy" \
         -o "$work/nets/$1.int8.onnx" >/dev/null
 }
 
-# int8 NET SIZE BATCH THREADS ROUNDS RUNS NAME: beside ONNX Runtime on the same file
-int8() {
-    need_ort
-    need_int8 "$1" "$2"
-    node "$root/tests/bench/interleave.mjs" "$7" "$5" "$6" \
-        -- "$build/tests/bench/float_latency" "$work/nets/$1.int8.onnx" "$3" "$4" \
-        -- node "$root/tests/bench/ort_latency.mjs" "$work/nets/$1.int8.onnx" "$3" "$4"
+# need_file KIND NET: makes the file and sets $file to it
+need_file() {
+    case $1 in
+    float) need_net "$2" && file=$work/nets/$2.onnx ;;
+    int8) need_int8 "$2" && file=$work/nets/$2.int8.onnx ;;
+    esac
 }
 
-# int8_gain: beside its float parent in our own engine
+# take_turns NAME -- OURS… -- PEER…
+take_turns() {
+    turns=$1
+    shift
+    ${BENCH_LOCK:+flock "$BENCH_LOCK"} $realtime node "$root/tests/bench/interleave.mjs" \
+        "$turns" "${BENCH_SECONDS:-10}" "$@"
+}
+
+# latency KIND NET BATCH THREADS: beside ONNX Runtime on the same file
+latency() {
+    need_ort
+    need_file "$1" "$2"
+    take_turns "$1_$2_b$3_t$4" \
+        -- "$build/tests/bench/float_latency" "$file" "$3" "$4" \
+        -- node "$root/tests/bench/ort_latency.mjs" "$file" "$3" "$4"
+}
+
+# The geometric mean of the "… ratio=R" lines it reads, after them and the lowest.
+mean() {
+    awk -v name="$1" '{ print; fflush() }
+        / ratio=/ { r = $NF; sub("ratio=", "", r); sum += log(r); n++; if (n == 1 || r < low) { low = r; which = $1 } }
+        END { if (!n) exit 1; printf "%s: lowest %s %.3f\n%s ratio=%.3f\n", name, which, low, name, exp(sum / n) }'
+}
+
+# settings KIND NET…
+settings() {
+    kind=$1
+    shift
+    for net in "$@"; do
+        for batch in 1 8; do
+            for threads in 1 2; do latency "$kind" "$net" "$batch" "$threads"; done
+        done
+    done
+}
+
+# int8_gain NET: beside its float parent in our own engine
 int8_gain() {
-    need_int8 "$1" "$2"
-    node "$root/tests/bench/interleave.mjs" "$7" "$5" "$6" \
-        -- "$build/tests/bench/float_latency" "$work/nets/$1.int8.onnx" "$3" "$4" \
-        -- "$build/tests/bench/float_latency" "$work/nets/$1.onnx" "$3" "$4"
+    need_int8 "$1"
+    take_turns "int8_gain_$1" \
+        -- "$build/tests/bench/float_latency" "$work/nets/$1.int8.onnx" 1 1 \
+        -- "$build/tests/bench/float_latency" "$work/nets/$1.onnx" 1 1
 }
 
 # Eight networks that share no weights, four of them int8: copies of resnet20 with every weight moved a little.
 need_eight() {
-    need_int8 resnet20 32
+    need_int8 resnet20
     [ -f "$work/nets/eight7.onnx" ] && return
     /usr/bin/python3 -c "
 import sys, numpy, onnx
@@ -76,10 +119,6 @@ for i in range(8):
     onnx.save(m, sys.argv[1] + f'/eight{i}.onnx')" "$work/nets"
 }
 
-need_vgg16() {
-    [ -f "$work/nets/vgg16.onnx" ] || "$build/tests/bench/make_vgg16" "$work/nets/vgg16.onnx"
-}
-
 memory() {
     /usr/bin/python3 "$root/tests/bench/memory.py" "$build" "$@"
 }
@@ -88,31 +127,51 @@ serving() {
     /usr/bin/python3 "$root/tests/bench/serving.py" "$build" "$1" "${ORT_FOLDER:-}"
 }
 
+unknown() {
+    echo "unknown benchmark $1; there are: $all, and float_ and int8_ with one of $nets" >&2
+    exit 2
+}
+
+# KIND_NET or KIND_NET_bB_tT
+of_net() {
+    kind=${1%%_*}
+    net=${1#*_}
+    batch=
+    case $net in
+    *_b[0-9]*_t[0-9]*)
+        threads=${net##*_t}
+        net=${net%_t*}
+        batch=${net##*_b}
+        net=${net%_b*}
+        ;;
+    esac
+    case " $nets " in
+    *" $net "*) ;;
+    *) unknown "$1" ;;
+    esac
+    if [ "$batch" ]; then
+        latency "$kind" "$net" "$batch" "$threads"
+    else
+        settings "$kind" "$net" | mean "$1"
+    fi
+}
+
 run_one() {
     case $1 in
-    float_resnet20) latency resnet20 1 1 31 40 "$1" ;;
-    float_resnet18) latency resnet18 1 1 21 5 "$1" ;;
-    float_mobilenet_v2) latency mobilenet_v2 1 1 21 10 "$1" ;;
-    int8_resnet20) int8 resnet20 32 1 1 31 40 "$1" ;;
-    int8_resnet18) int8 resnet18 224 1 1 21 5 "$1" ;;
-    int8_mobilenet_v2) int8 mobilenet_v2 224 1 1 21 10 "$1" ;;
-    int8_gain_resnet20) int8_gain resnet20 32 1 1 31 40 "$1" ;;
-    int8_gain_resnet18) int8_gain resnet18 224 1 1 21 5 "$1" ;;
-    int8_gain_mobilenet_v2) int8_gain mobilenet_v2 224 1 1 21 10 "$1" ;;
+    float_all | int8_all) settings "${1%_all}" $nets | mean "$1" ;;
+    int8_gain_*) int8_gain "${1#int8_gain_}" ;;
+    float_* | int8_*) of_net "$1" ;;
     lenet_requests) need_ort && serving requests ;;
     json_parse) "$build/tests/bench/json_parse" ;;
     added_time) serving added ;;
     start_ready) serving start ;;
-    big_upload) mkdir -p "$work/nets" && need_vgg16 && memory big "$work/nets/vgg16.onnx" ;;
+    big_upload) need_net vgg16 && memory big "$work/nets/vgg16.onnx" ;;
     eight_resident) need_eight && memory resident "$work"/nets/eight?.onnx ;;
-    *)
-        echo "unknown benchmark $1; there are: $all" >&2
-        exit 2
-        ;;
+    *) unknown "$1" ;;
     esac
 }
 
-all="float_resnet20 float_resnet18 float_mobilenet_v2 int8_resnet20 int8_resnet18 int8_mobilenet_v2 int8_gain_resnet20 int8_gain_resnet18 int8_gain_mobilenet_v2 lenet_requests json_parse added_time start_ready big_upload eight_resident"
+all="float_all int8_all int8_gain_resnet20 int8_gain_resnet18 int8_gain_mobilenet_v2 lenet_requests json_parse added_time start_ready big_upload eight_resident"
 if [ "${1:-all}" = all ]; then
     for name in $all; do run_one "$name"; done
 else
