@@ -2,9 +2,9 @@
  *
  *   float_latency FILE BATCH THREADS
  *
- * Prints "ready KERNELS…" when planned, then for every line "N" on standard input runs N times and prints the
- * median of a run in microseconds (after one more run when N > 1). The other side (ort_latency.mjs) speaks the same, so that a script can let
- * the two take turns: this is how ratios stay true on a busy machine. */
+ * Prints "ready" when planned, then for every line "N" on standard input runs N times (after one more run
+ * when N > 1) and prints the median of a run in microseconds. The other side (ort_latency.mjs) speaks the
+ * same, so that a script can let the two take turns: this is how ratios stay true on a busy machine. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
