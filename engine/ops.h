@@ -48,6 +48,11 @@ enum op_layouts {
     OP_LAYOUT_ANY,
 };
 
+/* The gradient: d_in[i] += …, NULL where not wanted; in and out as in forward, d_out[o] given for every
+ * output that has a consumer, NULL data for the others. */
+typedef void op_backward_fn(const struct node *n, const struct tensor *const *in, const struct tensor *out,
+    const struct tensor *d_out, struct tensor *const *d_in, void *scratch);
+
 struct op {
     const char *name;   /* ONNX op_type */
     const char *domain; /* "" */
@@ -69,9 +74,9 @@ struct op {
     /* Computes out[]->data. All data aligned to 64 bytes; outputs never overlap inputs unless `inplace`. */
     void (*forward)(const struct node *n, const struct tensor *const *in, struct tensor *out, void *scratch);
 
-    /* dx += … ; NULL: not trainable. in/out as in forward; d_out given, d_in[i] NULL where not wanted. */
-    void (*backward)(const struct node *n, const struct tensor *const *in, const struct tensor *out,
-        const struct tensor *d_out, struct tensor *const *d_in, void *scratch);
+    op_backward_fn *backward; /* NULL: not trainable */
+    size_t (*backward_scratch)(const struct node *n, const struct tensor *const *in,
+        const struct tensor *out); /* bytes backward needs; NULL: none */
 
     void (*cost)(
         const struct node *n, const struct tensor *const *in, const struct tensor *out, struct op_cost *ret);

@@ -2,6 +2,7 @@
  * allows. */
 #include "engine/ops/common.h"
 #include "engine/ops/element.h"
+#include "engine/ops/grad.h"
 #include "engine/ops/rows.h"
 
 enum binary_types {
@@ -314,7 +315,7 @@ static void variadic_forward(
             element_set(&out[0], i, element_get(&out[0], i) / n->n_in);
 }
 
-#define BINARY_ROW(variable, onnx_name, first, least, most, run, how)                                        \
+#define BINARY_ROW(variable, onnx_name, first, least, most, run, gradient, how)                              \
     const struct op variable = {                                                                             \
         .name = onnx_name,                                                                                   \
         .domain = "",                                                                                        \
@@ -327,6 +328,7 @@ static void variadic_forward(
         .parse = binary_parse,                                                                               \
         .shape = binary_shape,                                                                               \
         .forward = run,                                                                                      \
+        .backward = gradient,                                                                                \
         .cost = op_cost_elementwise,                                                                         \
         .saves = OP_SAVES_IN,                                                                                \
         .couple = OP_COUPLE_JOIN,                                                                            \
@@ -334,21 +336,21 @@ static void variadic_forward(
         .layouts = OP_LAYOUT_ANY,                                                                            \
     }
 
-BINARY_ROW(op_add, "Add", 1, 2, 2, binary_forward, OP_QUANT_OWN);
-BINARY_ROW(op_and, "And", 1, 2, 2, binary_forward, OP_QUANT_FLOAT);
-BINARY_ROW(op_div, "Div", 1, 2, 2, binary_forward, OP_QUANT_OWN);
-BINARY_ROW(op_equal, "Equal", 1, 2, 2, binary_forward, OP_QUANT_FLOAT);
-BINARY_ROW(op_greater, "Greater", 1, 2, 2, binary_forward, OP_QUANT_FLOAT);
-BINARY_ROW(op_greater_or_equal, "GreaterOrEqual", 1, 2, 2, binary_forward, OP_QUANT_FLOAT);
-BINARY_ROW(op_less, "Less", 1, 2, 2, binary_forward, OP_QUANT_FLOAT);
-BINARY_ROW(op_less_or_equal, "LessOrEqual", 1, 2, 2, binary_forward, OP_QUANT_FLOAT);
-BINARY_ROW(op_max, "Max", 1, 1, 64, variadic_forward, OP_QUANT_OWN);
-BINARY_ROW(op_mean, "Mean", 1, 1, 64, variadic_forward, OP_QUANT_FLOAT);
-BINARY_ROW(op_min, "Min", 1, 1, 64, variadic_forward, OP_QUANT_OWN);
-BINARY_ROW(op_mul, "Mul", 1, 2, 2, binary_forward, OP_QUANT_OWN);
-BINARY_ROW(op_or, "Or", 1, 2, 2, binary_forward, OP_QUANT_FLOAT);
-BINARY_ROW(op_pow, "Pow", 1, 2, 2, binary_forward, OP_QUANT_FLOAT);
-BINARY_ROW(op_prelu, "PRelu", 7, 2, 2, binary_forward, OP_QUANT_FLOAT);
-BINARY_ROW(op_sub, "Sub", 1, 2, 2, binary_forward, OP_QUANT_OWN);
-BINARY_ROW(op_sum, "Sum", 1, 1, 64, variadic_forward, OP_QUANT_FLOAT);
-BINARY_ROW(op_xor, "Xor", 1, 2, 2, binary_forward, OP_QUANT_FLOAT);
+BINARY_ROW(op_add, "Add", 1, 2, 2, binary_forward, binary_backward, OP_QUANT_OWN);
+BINARY_ROW(op_and, "And", 1, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
+BINARY_ROW(op_div, "Div", 1, 2, 2, binary_forward, binary_backward, OP_QUANT_OWN);
+BINARY_ROW(op_equal, "Equal", 1, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
+BINARY_ROW(op_greater, "Greater", 1, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
+BINARY_ROW(op_greater_or_equal, "GreaterOrEqual", 1, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
+BINARY_ROW(op_less, "Less", 1, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
+BINARY_ROW(op_less_or_equal, "LessOrEqual", 1, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
+BINARY_ROW(op_max, "Max", 1, 1, 64, variadic_forward, variadic_backward, OP_QUANT_OWN);
+BINARY_ROW(op_mean, "Mean", 1, 1, 64, variadic_forward, variadic_backward, OP_QUANT_FLOAT);
+BINARY_ROW(op_min, "Min", 1, 1, 64, variadic_forward, variadic_backward, OP_QUANT_OWN);
+BINARY_ROW(op_mul, "Mul", 1, 2, 2, binary_forward, binary_backward, OP_QUANT_OWN);
+BINARY_ROW(op_or, "Or", 1, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
+BINARY_ROW(op_pow, "Pow", 1, 2, 2, binary_forward, binary_backward, OP_QUANT_FLOAT);
+BINARY_ROW(op_prelu, "PRelu", 7, 2, 2, binary_forward, binary_backward, OP_QUANT_FLOAT);
+BINARY_ROW(op_sub, "Sub", 1, 2, 2, binary_forward, binary_backward, OP_QUANT_OWN);
+BINARY_ROW(op_sum, "Sum", 1, 1, 64, variadic_forward, variadic_backward, OP_QUANT_FLOAT);
+BINARY_ROW(op_xor, "Xor", 1, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);

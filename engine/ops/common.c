@@ -100,3 +100,18 @@ void op_split_shape(const struct shape *s, int axis, int64_t *outer, int64_t *mi
             *inner *= s->dim[i];
     }
 }
+
+int64_t op_broadcast_index(const struct shape *t, const struct shape *s, int64_t i) {
+    int64_t at = 0, step = 1;
+
+    for (int d = s->rank - 1; d >= 0; d--) {
+        int k = d - (s->rank - t->rank);
+
+        if (k >= 0) {
+            at += t->dim[k] == 1 ? 0 : i % s->dim[d] * step;
+            step *= t->dim[k];
+        }
+        i /= s->dim[d];
+    }
+    return at;
+}

@@ -28,6 +28,9 @@ int op_check_float(const struct tensor *t, struct error *err);
 /* NumPy broadcasting of two shapes. */
 int op_broadcast(const struct shape *a, const struct shape *b, struct shape *ret, struct error *err);
 
+/* Element of `t`, broadcast to `s`, that stands at the element `i` of `s`. */
+int64_t op_broadcast_index(const struct shape *t, const struct shape *s, int64_t i);
+
 /* axis of a tensor of `rank`, negative ones counted from the end: [0, rank), or with `is_position` [0, rank].
  */
 int op_axis(int64_t axis, int rank, bool is_position, int *ret, struct error *err);

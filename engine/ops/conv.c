@@ -3,6 +3,7 @@
 #include "engine/ops/conv.h"
 
 #include "engine/ops/common.h"
+#include "engine/ops/grad.h"
 #include "engine/ops/rows.h"
 
 static int conv_parse(struct graph *g, struct node *n, struct error *err) {
@@ -85,24 +86,6 @@ static int conv_shape(
     return 0;
 }
 
-/* All windows have three dimensions here; missing leading ones are 1. */
-static struct window_at to_3d(const struct window_at *at) {
-    struct window_at p = {.dims = 3};
-    int skip = 3 - at->dims;
-
-    for (int i = 0; i < 3; i++) {
-        bool is_given = i >= skip;
-
-        p.in[i] = is_given ? at->in[i - skip] : 1;
-        p.out[i] = is_given ? at->out[i - skip] : 1;
-        p.kernel[i] = is_given ? at->kernel[i - skip] : 1;
-        p.stride[i] = is_given ? at->stride[i - skip] : 1;
-        p.dilation[i] = is_given ? at->dilation[i - skip] : 1;
-        p.begin[i] = is_given ? at->begin[i - skip] : 0;
-    }
-    return p;
-}
-
 /* Adds one tap of one input channel to a whole output plane: rows of the inner loop are contiguous in x. */
 static void add_tap(const struct window_at *p, const float *x, float w, const int64_t k[3], float *y) {
     int64_t first = 0, last = p->out[2], shift = k[2] * p->dilation[2] - p->begin[2];
@@ -158,7 +141,7 @@ static void conv_forward(
     (void)scratch;
     if (conv_place(n, &in[0]->shape, w, &at, NULL) < 0)
         return; /* shape() placed it before */
-    q = to_3d(&at);
+    q = window_to_3d(&at);
     plane_in = q.in[0] * q.in[1] * q.in[2];
     plane_out = q.out[0] * q.out[1] * q.out[2];
     taps = q.kernel[0] * q.kernel[1] * q.kernel[2];
@@ -189,6 +172,7 @@ const struct op op_conv = {
     .parse = conv_parse,
     .shape = conv_shape,
     .forward = conv_forward,
+    .backward = conv_backward,
     .cost = conv_cost,
     .saves = OP_SAVES_IN,
     .couple = OP_COUPLE_FREE,
@@ -286,7 +270,7 @@ static void conv_transpose_forward(
     (void)scratch;
     if (conv_transpose_place(n, x, w, &at, NULL) < 0)
         return; /* shape() placed it before */
-    q = to_3d(&at);
+    q = window_to_3d(&at);
     plane_in = q.in[0] * q.in[1] * q.in[2];
     plane_out = q.out[0] * q.out[1] * q.out[2];
     taps = q.kernel[0] * q.kernel[1] * q.kernel[2];
@@ -323,6 +307,7 @@ const struct op op_conv_transpose = {
     .parse = conv_parse,
     .shape = conv_transpose_shape,
     .forward = conv_transpose_forward,
+    .backward = conv_transpose_backward,
     .cost = conv_transpose_cost,
     .saves = OP_SAVES_IN,
     .couple = OP_COUPLE_FREE,

@@ -2,6 +2,7 @@
 #include "engine/ops/gemm.h"
 
 #include "engine/ops/common.h"
+#include "engine/ops/grad.h"
 #include "engine/ops/rows.h"
 
 /* y[m][n] += alpha a[m][k] b[k][n], with strides of rows and columns for the transposed cases. */
@@ -111,19 +112,14 @@ const struct op op_gemm = {
     .parse = gemm_parse,
     .shape = gemm_shape,
     .forward = gemm_forward,
+    .backward = gemm_backward,
     .cost = gemm_cost,
     .saves = OP_SAVES_IN,
     .couple = OP_COUPLE_FREE,
     .quant = OP_QUANT_OWN,
 };
 
-/* Matrices of the operands: a vector is a row on the left, a column on the right. */
-struct matmul {
-    int64_t m, k, n;
-    struct shape batch; /* broadcast leading dimensions */
-};
-
-static int matmul_sizes(const struct shape *a, const struct shape *b, struct matmul *ret, struct error *err) {
+int matmul_sizes(const struct shape *a, const struct shape *b, struct matmul *ret, struct error *err) {
     struct shape ba = {.rank = a->rank > 2 ? a->rank - 2 : 0}, bb = {.rank = b->rank > 2 ? b->rank - 2 : 0};
     char ta[SHAPE_TEXT_MAX], tb[SHAPE_TEXT_MAX];
 
@@ -158,8 +154,7 @@ static int matmul_shape(
     return 0;
 }
 
-/* Offset of the matrix for batch index i of an operand with leading dimensions broadcast to `batch`. */
-static int64_t batch_offset(const struct shape *t, const struct shape *batch, int64_t i, int64_t matrix) {
+int64_t matmul_offset(const struct shape *t, const struct shape *batch, int64_t i, int64_t matrix) {
     int64_t offset = 0, step = matrix;
 
     for (int d = batch->rank - 1; d >= 0; d--) {
@@ -187,8 +182,8 @@ static void matmul_forward(
     (void)shape_count(&s.batch, &batches);
     memset(out[0].data, 0, op_bytes(&out[0]));
     for (int64_t i = 0; i < batches; i++)
-        multiply((const float *)in[0]->data + batch_offset(&in[0]->shape, &s.batch, i, s.m * s.k), s.k, 1,
-            (const float *)in[1]->data + batch_offset(&in[1]->shape, &s.batch, i, s.k * s.n), s.n, 1, 1, s.m,
+        multiply((const float *)in[0]->data + matmul_offset(&in[0]->shape, &s.batch, i, s.m * s.k), s.k, 1,
+            (const float *)in[1]->data + matmul_offset(&in[1]->shape, &s.batch, i, s.k * s.n), s.n, 1, 1, s.m,
             s.k, s.n, (float *)out[0].data + i * s.m * s.n);
 }
 
@@ -209,6 +204,7 @@ const struct op op_matmul = {
     .max_out = 1,
     .shape = matmul_shape,
     .forward = matmul_forward,
+    .backward = matmul_backward,
     .cost = matmul_cost,
     .saves = OP_SAVES_IN,
     .couple = OP_COUPLE_FREE,

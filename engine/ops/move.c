@@ -1,6 +1,7 @@
 /* Operators that move elements without computing: Transpose, Concat, Split, Slice, Pad, Gather, Expand. Any
  * type whose elements are whole bytes. */
 #include "engine/ops/common.h"
+#include "engine/ops/grad.h"
 #include "engine/ops/rows.h"
 
 static size_t element_size(const struct tensor *t) {
@@ -406,6 +407,8 @@ static void expand_forward(
         .max_out = most_out,                                                                                 \
         .shape = shape_fn,                                                                                   \
         .forward = run,                                                                                      \
+        .backward = move_backward,                                                                           \
+        .backward_scratch = move_backward_scratch,                                                           \
         .cost = op_cost_move,                                                                                \
         .couple = coupling,                                                                                  \
         .quant = how,                                                                                        \

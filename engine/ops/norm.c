@@ -1,6 +1,7 @@
 /* BatchNormalization (inference), LRN, Softmax, LogSoftmax. */
 #include "engine/ops/norm.h"
 #include "engine/ops/common.h"
+#include "engine/ops/grad.h"
 #include "engine/ops/rows.h"
 
 static int batch_norm_parse(struct graph *g, struct node *n, struct error *err) {
@@ -60,6 +61,7 @@ const struct op op_batch_normalization = {
     .parse = batch_norm_parse,
     .shape = batch_norm_shape,
     .forward = batch_norm_forward,
+    .backward = batch_norm_backward,
     .cost = op_cost_elementwise,
     .saves = OP_SAVES_IN,
     .couple = OP_COUPLE_SAME,
@@ -125,6 +127,7 @@ const struct op op_lrn = {
     .parse = lrn_parse,
     .shape = float_same_shape,
     .forward = lrn_forward,
+    .backward = lrn_backward,
     .cost = op_cost_elementwise,
     .saves = OP_SAVES_IN,
     .couple = OP_COUPLE_SAME,
@@ -199,6 +202,7 @@ static void softmax_forward(
         .parse = softmax_parse,                                                                              \
         .shape = softmax_shape,                                                                              \
         .forward = softmax_forward,                                                                          \
+        .backward = softmax_backward,                                                                        \
         .cost = op_cost_elementwise,                                                                         \
         .saves = OP_SAVES_OUT,                                                                               \
         .couple = OP_COUPLE_NONE,                                                                            \

@@ -1,6 +1,7 @@
 #include "engine/ops/pad.h"
 
 #include "engine/ops/common.h"
+#include "engine/ops/grad.h"
 #include "engine/ops/rows.h"
 
 static int read_mode(const struct node *n, enum pad_mode *ret, struct error *err) {
@@ -132,6 +133,8 @@ const struct op op_pad = {
     .max_out = 1,
     .shape = pad_shape,
     .forward = pad_forward,
+    .backward = move_backward,
+    .backward_scratch = move_backward_scratch,
     .cost = op_cost_move,
     .couple = OP_COUPLE_NONE,
     .quant = OP_QUANT_SAME,

@@ -2,6 +2,7 @@
 #include "engine/ops/pool.h"
 
 #include "engine/ops/common.h"
+#include "engine/ops/grad.h"
 #include "engine/ops/rows.h"
 
 static int pool_parse(struct graph *g, struct node *n, struct error *err) {
@@ -197,7 +198,7 @@ static void global_max_forward(
     }
 }
 
-#define POOL_ROW(variable, onnx_name, outputs, parse_fn, shape_fn, run, how)                                 \
+#define POOL_ROW(variable, onnx_name, outputs, parse_fn, shape_fn, run, gradient, how)                       \
     const struct op variable = {                                                                             \
         .name = onnx_name,                                                                                   \
         .domain = "",                                                                                        \
@@ -210,14 +211,18 @@ static void global_max_forward(
         .parse = parse_fn,                                                                                   \
         .shape = shape_fn,                                                                                   \
         .forward = run,                                                                                      \
+        .backward = gradient,                                                                                \
         .cost = op_cost_move,                                                                                \
         .saves = OP_SAVES_IN,                                                                                \
         .couple = OP_COUPLE_SAME,                                                                            \
         .quant = how,                                                                                        \
     }
 
-POOL_ROW(op_average_pool, "AveragePool", 1, pool_parse, pool_shape, average_pool_forward, OP_QUANT_OWN);
+POOL_ROW(op_average_pool, "AveragePool", 1, pool_parse, pool_shape, average_pool_forward,
+    average_pool_backward, OP_QUANT_OWN);
+POOL_ROW(op_global_average_pool, "GlobalAveragePool", 1, NULL, global_shape, global_average_forward,
+    global_average_backward, OP_QUANT_OWN);
+POOL_ROW(op_global_max_pool, "GlobalMaxPool", 1, NULL, global_shape, global_max_forward, global_max_backward,
+    OP_QUANT_SAME);
 POOL_ROW(
-    op_global_average_pool, "GlobalAveragePool", 1, NULL, global_shape, global_average_forward, OP_QUANT_OWN);
-POOL_ROW(op_global_max_pool, "GlobalMaxPool", 1, NULL, global_shape, global_max_forward, OP_QUANT_SAME);
-POOL_ROW(op_max_pool, "MaxPool", 2, pool_parse, pool_shape, max_pool_forward, OP_QUANT_SAME);
+    op_max_pool, "MaxPool", 2, pool_parse, pool_shape, max_pool_forward, max_pool_backward, OP_QUANT_SAME);

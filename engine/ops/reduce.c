@@ -1,13 +1,15 @@
 /* Reductions: ReduceMean, ReduceSum, ReduceMax, ReduceMin, ReduceProd, ReduceL1, ReduceL2, ReduceSumSquare.
  */
 #include "engine/ops/common.h"
+#include "engine/ops/grad.h"
 #include "engine/ops/rows.h"
 
 struct reduce_fn {
     const char *name;
     double start;
     double (*add)(double sum, double x);
-    double (*end)(double sum, double n); /* NULL: the sum itself */
+    double (*end)(double sum, double n);       /* NULL: the sum itself */
+    double (*d)(double x, double y, double n); /* dy/dx; NULL: the element that is y */
 };
 
 static double add_sum(double s, double x) {
@@ -36,15 +38,41 @@ static double end_root(double s, double n) {
     return sqrt(s);
 }
 
+static double d_sum(double x, double y, double n) {
+    (void)x;
+    (void)y;
+    (void)n;
+    return 1;
+}
+static double d_mean(double x, double y, double n) {
+    (void)x;
+    (void)y;
+    return 1 / n;
+}
+static double d_absolute(double x, double y, double n) {
+    (void)y;
+    (void)n;
+    return x > 0 ? 1 : x < 0 ? -1 : 0;
+}
+static double d_root(double x, double y, double n) {
+    (void)n;
+    return y > 0 ? x / y : 0;
+}
+static double d_square(double x, double y, double n) {
+    (void)y;
+    (void)n;
+    return 2 * x;
+}
+
 static const struct reduce_fn functions[] = {
-    {"ReduceL1", 0, add_absolute, NULL},
-    {"ReduceL2", 0, add_square, end_root},
-    {"ReduceMax", -HUGE_VAL, add_max, NULL},
-    {"ReduceMean", 0, add_sum, end_mean},
-    {"ReduceMin", HUGE_VAL, add_min, NULL},
-    {"ReduceProd", 1, add_product, NULL},
-    {"ReduceSum", 0, add_sum, NULL},
-    {"ReduceSumSquare", 0, add_square, NULL},
+    {"ReduceL1", 0, add_absolute, NULL, d_absolute},
+    {"ReduceL2", 0, add_square, end_root, d_root},
+    {"ReduceMax", -HUGE_VAL, add_max, NULL, NULL},
+    {"ReduceMean", 0, add_sum, end_mean, d_mean},
+    {"ReduceMin", HUGE_VAL, add_min, NULL, NULL},
+    {"ReduceProd", 1, add_product, NULL, NULL},
+    {"ReduceSum", 0, add_sum, NULL, d_sum},
+    {"ReduceSumSquare", 0, add_square, NULL, d_square},
 };
 
 static int reduce_parse(struct graph *g, struct node *n, struct error *err) {
@@ -137,6 +165,59 @@ static void reduce_forward(
             (float)(fn->end ? fn->end(sum[i], (double)count / (double)results) : sum[i]);
 }
 
+/* A maximum's or minimum's gradient is shared out among the elements that are equal to it, as PyTorch does;
+ * `tied` counts them. */
+static void pick_backward(const struct tensor *x, const struct tensor *y, unsigned axes,
+    const struct tensor *dy, struct tensor *dx, double *tied) {
+    int64_t count = op_count(x), results = op_count(y);
+
+    for (int64_t i = 0; i < results; i++)
+        tied[i] = 0;
+    for (int pass = 0; pass < 2; pass++)
+        for (int64_t i = 0; i < count; i++) {
+            int64_t k = target_of(&x->shape, axes, i);
+
+            if (((const float *)x->data)[i] != ((const float *)y->data)[k])
+                continue;
+            if (pass)
+                ((float *)dx->data)[i] += (float)((double)((const float *)dy->data)[k] / tied[k]);
+            else
+                tied[k]++;
+        }
+}
+
+static double product_of_others(const struct tensor *x, unsigned axes, int64_t i) {
+    int64_t count = op_count(x), k = target_of(&x->shape, axes, i);
+    double product = 1;
+
+    for (int64_t j = 0; j < count; j++)
+        if (j != i && target_of(&x->shape, axes, j) == k)
+            product *= (double)((const float *)x->data)[j];
+    return product;
+}
+
+void reduce_backward(const struct node *n, const struct tensor *const *in, const struct tensor *out,
+    const struct tensor *d_out, struct tensor *const *d_in, void *scratch) {
+    const struct reduce_fn *fn = n->param;
+    int64_t count = op_count(in[0]);
+    double size = (double)count / (double)op_count(&out[0]);
+    const float *x = in[0]->data, *y = out[0].data;
+    unsigned axes = 0;
+
+    if (!d_in[0] || reduce_axes(n, in, &axes, NULL) < 0)
+        return;
+    if (fn->add == add_max || fn->add == add_min) {
+        pick_backward(in[0], &out[0], axes, &d_out[0], d_in[0], scratch);
+        return;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        int64_t k = target_of(&in[0]->shape, axes, i);
+        double d = fn->d ? fn->d((double)x[i], (double)y[k], size) : product_of_others(in[0], axes, i);
+
+        ((float *)d_in[0]->data)[i] += (float)(d * (double)((const float *)d_out[0].data)[k]);
+    }
+}
+
 #define REDUCE_ROW(variable, onnx_name)                                                                      \
     const struct op variable = {                                                                             \
         .name = onnx_name,                                                                                   \
@@ -151,6 +232,8 @@ static void reduce_forward(
         .shape = reduce_shape,                                                                               \
         .scratch = reduce_scratch,                                                                           \
         .forward = reduce_forward,                                                                           \
+        .backward = reduce_backward,                                                                         \
+        .backward_scratch = reduce_scratch,                                                                  \
         .cost = op_cost_elementwise,                                                                         \
         .saves = OP_SAVES_IN,                                                                                \
         .couple = OP_COUPLE_NONE,                                                                            \

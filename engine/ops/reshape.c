@@ -1,6 +1,7 @@
 /* Operators that give the same elements another shape: Reshape, Flatten, Squeeze, Unsqueeze, Identity,
  * Dropout. */
 #include "engine/ops/common.h"
+#include "engine/ops/grad.h"
 #include "engine/ops/rows.h"
 
 static void view_forward(
@@ -179,6 +180,7 @@ static void dropout_forward(
         .max_out = most_out,                                                                                 \
         .shape = shape_fn,                                                                                   \
         .forward = run,                                                                                      \
+        .backward = view_backward,                                                                           \
         .cost = op_cost_move,                                                                                \
         .couple = coupling,                                                                                  \
         .quant = OP_QUANT_SAME,                                                                              \

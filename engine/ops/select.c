@@ -1,6 +1,7 @@
 /* Operators that pick: Where, Not, ArgMax, ArgMin. */
 #include "engine/ops/common.h"
 #include "engine/ops/element.h"
+#include "engine/ops/grad.h"
 #include "engine/ops/rows.h"
 
 static int not_shape(
@@ -42,22 +43,6 @@ static int where_shape(
     return 0;
 }
 
-/* Element of `t`, broadcast to `s`, that stands at the element `i` of `s`. */
-static int64_t broadcast_index(const struct shape *t, const struct shape *s, int64_t i) {
-    int64_t at = 0, step = 1;
-
-    for (int d = s->rank - 1; d >= 0; d--) {
-        int k = d - (s->rank - t->rank);
-
-        if (k >= 0) {
-            at += t->dim[k] == 1 ? 0 : i % s->dim[d] * step;
-            step *= t->dim[k];
-        }
-        i /= s->dim[d];
-    }
-    return at;
-}
-
 static void where_forward(
     const struct node *n, const struct tensor *const *in, struct tensor *out, void *scratch) {
     const struct shape *s = &out[0].shape;
@@ -67,9 +52,9 @@ static void where_forward(
     (void)n;
     (void)scratch;
     for (int64_t i = 0; i < count; i++) {
-        bool is_first = ((const uint8_t *)in[0]->data)[broadcast_index(&in[0]->shape, s, i)];
+        bool is_first = ((const uint8_t *)in[0]->data)[op_broadcast_index(&in[0]->shape, s, i)];
         const struct tensor *from = is_first ? in[1] : in[2];
-        int64_t at = broadcast_index(&from->shape, s, i);
+        int64_t at = op_broadcast_index(&from->shape, s, i);
 
         if (is_float)
             element_set(&out[0], i, element_get(from, at));
@@ -129,7 +114,7 @@ static void arg_forward(
             *to++ = arg_row(in[0], o * mid * inner + i, mid, inner, is_min, takes_last);
 }
 
-#define SELECT_ROW(variable, onnx_name, n_inputs, shape_fn, run, coupling)                                   \
+#define SELECT_ROW(variable, onnx_name, n_inputs, shape_fn, run, gradient, coupling)                         \
     const struct op variable = {                                                                             \
         .name = onnx_name,                                                                                   \
         .domain = "",                                                                                        \
@@ -141,12 +126,13 @@ static void arg_forward(
         .max_out = 1,                                                                                        \
         .shape = shape_fn,                                                                                   \
         .forward = run,                                                                                      \
+        .backward = gradient,                                                                                \
         .cost = op_cost_elementwise,                                                                         \
         .couple = coupling,                                                                                  \
         .quant = OP_QUANT_FLOAT,                                                                             \
     }
 
-SELECT_ROW(op_arg_max, "ArgMax", 1, arg_shape, arg_forward, OP_COUPLE_NONE);
-SELECT_ROW(op_arg_min, "ArgMin", 1, arg_shape, arg_forward, OP_COUPLE_NONE);
-SELECT_ROW(op_not, "Not", 1, not_shape, not_forward, OP_COUPLE_SAME);
-SELECT_ROW(op_where, "Where", 3, where_shape, where_forward, OP_COUPLE_NONE);
+SELECT_ROW(op_arg_max, "ArgMax", 1, arg_shape, arg_forward, NULL, OP_COUPLE_NONE);
+SELECT_ROW(op_arg_min, "ArgMin", 1, arg_shape, arg_forward, NULL, OP_COUPLE_NONE);
+SELECT_ROW(op_not, "Not", 1, not_shape, not_forward, NULL, OP_COUPLE_SAME);
+SELECT_ROW(op_where, "Where", 3, where_shape, where_forward, where_backward, OP_COUPLE_NONE);

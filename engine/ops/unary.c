@@ -1,6 +1,7 @@
 #include "engine/ops/unary.h"
 
 #include "engine/ops/common.h"
+#include "engine/ops/grad.h"
 #include "engine/ops/rows.h"
 
 static float f_relu(float x, const struct unary_param *p) {
@@ -228,7 +229,7 @@ static void unary_forward(
         y[i] = u->fn->f(x[i], &p);
 }
 
-#define UNARY_ROW(variable, onnx_name, max_inputs, clamps)                                                   \
+#define UNARY_ROW(variable, onnx_name, max_inputs, clamps, gradient)                                         \
     const struct op variable = {                                                                             \
         .name = onnx_name,                                                                                   \
         .domain = "",                                                                                        \
@@ -241,6 +242,7 @@ static void unary_forward(
         .parse = unary_parse,                                                                                \
         .shape = unary_shape,                                                                                \
         .forward = unary_forward,                                                                            \
+        .backward = gradient,                                                                                \
         .cost = op_cost_elementwise,                                                                         \
         .saves = OP_SAVES_IN,                                                                                \
         .couple = OP_COUPLE_SAME,                                                                            \
@@ -250,29 +252,29 @@ static void unary_forward(
         .is_unary = true,                                                                                    \
     }
 
-UNARY_ROW(op_abs, "Abs", 1, false);
-UNARY_ROW(op_ceil, "Ceil", 1, false);
-UNARY_ROW(op_clip, "Clip", 3, true);
-UNARY_ROW(op_elu, "Elu", 1, false);
-UNARY_ROW(op_erf, "Erf", 1, false);
-UNARY_ROW(op_exp, "Exp", 1, false);
-UNARY_ROW(op_floor, "Floor", 1, false);
-UNARY_ROW(op_gelu, "Gelu", 1, false);
-UNARY_ROW(op_hard_sigmoid, "HardSigmoid", 1, false);
-UNARY_ROW(op_hard_swish, "HardSwish", 1, false);
-UNARY_ROW(op_leaky_relu, "LeakyRelu", 1, false);
-UNARY_ROW(op_log, "Log", 1, false);
-UNARY_ROW(op_mish, "Mish", 1, false);
-UNARY_ROW(op_neg, "Neg", 1, false);
-UNARY_ROW(op_reciprocal, "Reciprocal", 1, false);
-UNARY_ROW(op_relu, "Relu", 1, true);
-UNARY_ROW(op_round, "Round", 1, false);
-UNARY_ROW(op_selu, "Selu", 1, false);
-UNARY_ROW(op_sigmoid, "Sigmoid", 1, false);
-UNARY_ROW(op_softplus, "Softplus", 1, false);
-UNARY_ROW(op_sqrt, "Sqrt", 1, false);
-UNARY_ROW(op_tanh, "Tanh", 1, false);
-UNARY_ROW(op_sign, "Sign", 1, false);
-UNARY_ROW(op_softsign, "Softsign", 1, false);
-UNARY_ROW(op_swish, "Swish", 1, false);
-UNARY_ROW(op_thresholded_relu, "ThresholdedRelu", 1, false);
+UNARY_ROW(op_abs, "Abs", 1, false, unary_backward);
+UNARY_ROW(op_ceil, "Ceil", 1, false, NULL);
+UNARY_ROW(op_clip, "Clip", 3, true, unary_backward);
+UNARY_ROW(op_elu, "Elu", 1, false, unary_backward);
+UNARY_ROW(op_erf, "Erf", 1, false, unary_backward);
+UNARY_ROW(op_exp, "Exp", 1, false, unary_backward);
+UNARY_ROW(op_floor, "Floor", 1, false, NULL);
+UNARY_ROW(op_gelu, "Gelu", 1, false, unary_backward);
+UNARY_ROW(op_hard_sigmoid, "HardSigmoid", 1, false, unary_backward);
+UNARY_ROW(op_hard_swish, "HardSwish", 1, false, unary_backward);
+UNARY_ROW(op_leaky_relu, "LeakyRelu", 1, false, unary_backward);
+UNARY_ROW(op_log, "Log", 1, false, unary_backward);
+UNARY_ROW(op_mish, "Mish", 1, false, unary_backward);
+UNARY_ROW(op_neg, "Neg", 1, false, unary_backward);
+UNARY_ROW(op_reciprocal, "Reciprocal", 1, false, unary_backward);
+UNARY_ROW(op_relu, "Relu", 1, true, unary_backward);
+UNARY_ROW(op_round, "Round", 1, false, NULL);
+UNARY_ROW(op_selu, "Selu", 1, false, unary_backward);
+UNARY_ROW(op_sigmoid, "Sigmoid", 1, false, unary_backward);
+UNARY_ROW(op_softplus, "Softplus", 1, false, unary_backward);
+UNARY_ROW(op_sqrt, "Sqrt", 1, false, unary_backward);
+UNARY_ROW(op_tanh, "Tanh", 1, false, unary_backward);
+UNARY_ROW(op_sign, "Sign", 1, false, NULL);
+UNARY_ROW(op_softsign, "Softsign", 1, false, unary_backward);
+UNARY_ROW(op_swish, "Swish", 1, false, unary_backward);
+UNARY_ROW(op_thresholded_relu, "ThresholdedRelu", 1, false, unary_backward);

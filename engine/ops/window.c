@@ -119,3 +119,21 @@ int window_place(const struct window *w, const struct shape *x, const int64_t *k
     *ret = p;
     return 0;
 }
+
+struct window_at window_to_3d(const struct window_at *at) {
+    struct window_at p = {.dims = 3};
+    int skip = 3 - at->dims;
+
+    for (int i = 0; i < 3; i++) {
+        bool is_given = i >= skip;
+
+        p.in[i] = is_given ? at->in[i - skip] : 1;
+        p.out[i] = is_given ? at->out[i - skip] : 1;
+        p.kernel[i] = is_given ? at->kernel[i - skip] : 1;
+        p.stride[i] = is_given ? at->stride[i - skip] : 1;
+        p.dilation[i] = is_given ? at->dilation[i - skip] : 1;
+        p.begin[i] = is_given ? at->begin[i - skip] : 0;
+        p.end[i] = is_given ? at->end[i - skip] : 0;
+    }
+    return p;
+}

@@ -34,4 +34,7 @@ struct window_at {
 int window_place(const struct window *w, const struct shape *x, const int64_t *kernel, struct window_at *ret,
     struct error *err);
 
+/* The same window with three dimensions; missing leading ones are 1. */
+struct window_at window_to_3d(const struct window_at *at);
+
 #endif

@@ -94,13 +94,17 @@ static int input_value(struct reader_state *r, const char *name, const struct sh
 
 static int vector_constant(struct reader_state *r, const char *name, const char *values) {
     struct graph *g = r->t->graph;
+    bool is_int = values[strlen(values) - 1] == 'i';
     float f[8];
-    struct tensor t = {.dtype = DT_F32, .shape = {.rank = 1}, .data = f};
+    int64_t i[8];
+    struct tensor t = {.dtype = is_int ? DT_S64 : DT_F32, .shape = {.rank = 1}};
 
-    for (const char *s = values; *s;) {
+    t.data = is_int ? (void *)i : (void *)f;
+    for (const char *s = values; *s && *s != 'i';) {
         char *end;
 
         assert_true(t.shape.dim[0] < 8);
+        i[t.shape.dim[0]] = strtoll(s, NULL, 10);
         f[t.shape.dim[0]++] = strtof(s, &end);
         s = *end == ',' ? end + 1 : end;
     }
@@ -166,26 +170,30 @@ static void read_attribute(struct reader_state *r, int node, char *word) {
 
 static void read_node(struct reader_state *r, char *text) {
     struct graph *g = r->t->graph;
-    int in[8], n_in = 0, out, node, n_words = 0;
+    int in[8], n_in = 0, out[8], n_out = 1, node, n_words = 0;
     char *words[16], *save = NULL, name[32];
     const char *op = strtok_r(text, " ", &save);
 
     for (char *w; (w = strtok_r(NULL, " ", &save));) {
-        int v = read_input(r, w);
+        int v = *w == '>' ? -2 : read_input(r, w);
 
-        if (v == -2)
+        if (*w == '>')
+            n_out = atoi(w + 1);
+        else if (v == -2)
             words[n_words++] = w;
         else
             in[n_in++] = v;
     }
     snprintf(name, sizeof(name), "y%zu", g->n_nodes);
-    out = graph_add_value(g, name, DT_NONE, &(struct shape){.rank = -1});
-    assert_true(out >= 0);
-    node = graph_insert_node(g, g->n_nodes, op, name, in, n_in, &out, 1);
+    for (int i = 0; i < n_out; i++) {
+        out[i] = graph_add_value(g, graph_unique_name(g, name), DT_NONE, &(struct shape){.rank = -1});
+        assert_true(out[i] >= 0);
+    }
+    node = graph_insert_node(g, g->n_nodes, op, name, in, n_in, out, n_out);
     assert_true(node >= 0);
     for (int i = 0; i < n_words; i++)
         read_attribute(r, node, words[i]);
-    r->last = out;
+    r->last = out[0];
 }
 
 struct net_text net_text_read(const char *text) {
