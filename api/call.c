@@ -19,13 +19,13 @@ static void wake_call(void *ctx) {
     struct server *s = c->door->server;
 
     pthread_mutex_lock(&s->lock);
-    if (!c->is_woken) {
+    if (!s->is_closed && !c->is_woken) {
         c->is_woken = true;
         c->next_woken = s->woken;
         s->woken = c;
+        uv_async_send(&s->async);
     }
     pthread_mutex_unlock(&s->lock);
-    uv_async_send(&s->async);
 }
 
 static void wake_exchange(struct exchange *x) {

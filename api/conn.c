@@ -80,7 +80,7 @@ void conn_set_waiting(struct conn_list *list, struct conn *c, bool is_waiting) {
 }
 
 bool conn_is_overdue(struct conn *c, const struct conn_limits *l, uint64_t now_ms, unsigned since_last_ms) {
-    uint64_t age = now_ms - c->phase_ms;
+    uint64_t age = now_ms > c->phase_ms ? now_ms - c->phase_ms : 0;
 
     if (c->is_cut)
         return false;
@@ -88,8 +88,13 @@ bool conn_is_overdue(struct conn *c, const struct conn_limits *l, uint64_t now_m
     case CONN_HEADERS: return age > l->headers_ms;
     case CONN_IDLE: return age > l->idle_ms;
     case CONN_BODY:
-        if (c->is_waiting) /* our disk's time, not the client's */
-            c->phase_ms += since_last_ms;
+        if (c->is_waiting) { /* our disk's time, not the client's; a body may be younger than the last sweep
+                              */
+            uint64_t ours = age < since_last_ms ? age : since_last_ms;
+
+            c->phase_ms += ours;
+            age -= ours;
+        }
         return age > l->body_grace_ms && c->body_bytes < age * l->body_rate / 1000;
     case CONN_BUSY: return false;
     }

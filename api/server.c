@@ -225,6 +225,7 @@ int server_new(struct api *api, const struct auth *auth, const struct server_opt
     uv_timer_init(api->loop, &s->soon);
     uv_timer_init(api->loop, &s->tick);
     uv_timer_start(&s->tick, on_tick, TICK_MS, TICK_MS);
+    s->swept_ms = server_now_ms(s);
     for (int i = 0; !rc && i < o->n_inherited; i++)
         rc = add_door(s, auth, NULL, 3 + i, err);
     for (size_t i = 0; !rc && !o->n_inherited && o->listen && o->listen[i]; i++)
@@ -280,8 +281,13 @@ static void on_door_closed(uv_handle_t *h) {
 }
 
 struct server *server_free(struct server *s) {
+    bool is_waited_for = false;
+
     if (!s)
         return NULL;
+    pthread_mutex_lock(&s->lock);
+    s->is_closed = true;
+    pthread_mutex_unlock(&s->lock);
     s->n_closing = 3 + s->n_doors;
     uv_close((uv_handle_t *)&s->async, on_closed);
     uv_close((uv_handle_t *)&s->tick, on_closed);
@@ -292,10 +298,14 @@ struct server *server_free(struct server *s) {
         uv_run(s->api->loop, UV_RUN_NOWAIT);
     for (unsigned i = 0; i < s->n_doors; i++) {
         /* libmicrohttpd may not be stopped with suspended connections: the process is about to end anyway */
-        if (!s->doors[i].conns.n_waiting)
+        if (s->doors[i].conns.n_waiting)
+            is_waited_for = true;
+        else
             MHD_stop_daemon(s->doors[i].mhd);
         listener_done(&s->doors[i].listener);
     }
+    if (is_waited_for) /* what they wait for still wakes them */
+        return NULL;
     pthread_mutex_destroy(&s->lock);
     free(s);
     return NULL;

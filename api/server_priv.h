@@ -38,8 +38,9 @@ struct server {
     uint64_t drain_until_ms;
     void (*drained)(void *ctx);
     void *drained_ctx;
-    pthread_mutex_t lock; /* protects woken and the calls' next_woken, is_woken */
+    pthread_mutex_t lock; /* protects the rest and the calls' next_woken, is_woken */
     struct call *woken;
+    bool is_closed; /* nothing is woken any more: `async` is closed */
 };
 
 /* One request in the hands of libmicrohttpd. */

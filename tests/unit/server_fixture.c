@@ -127,7 +127,7 @@ static void on_drained(void *ctx) {
 static void on_stop(uv_async_t *a) {
     struct fixture *f = a->data;
 
-    server_drain(f->server, 5000, on_drained, &f->loop);
+    server_drain(f->server, f->drain_ms, on_drained, &f->loop);
 }
 
 static void *run_loop(void *arg) {
@@ -143,7 +143,7 @@ void start(struct fixture *f, const char *tokens) {
     struct server_options o;
     struct error err = {0};
 
-    *f = (struct fixture){.dir = "/tmp/bonsai-server-XXXXXX"};
+    *f = (struct fixture){.dir = "/tmp/bonsai-server-XXXXXX", .drain_ms = 5000};
     assert_non_null(mkdtemp(f->dir));
     snprintf(f->unix_spec, sizeof(f->unix_spec), "unix:%s/s", f->dir);
     f->api.limits = (struct api_limits){.model_bytes = 100 << 20,
@@ -168,13 +168,17 @@ void start(struct fixture *f, const char *tokens) {
     assert_int_equal(pthread_create(&f->thread, NULL, run_loop, f), 0);
 }
 
-void stop(struct fixture *f) {
+void end_server(struct fixture *f) {
     uv_async_send(&f->stop);
     pthread_join(f->thread, NULL);
     uv_close((uv_handle_t *)&f->stop, NULL);
     server_free(f->server);
     uv_run(&f->loop, UV_RUN_DEFAULT);
     assert_int_equal(uv_loop_close(&f->loop), 0);
+}
+
+void stop(struct fixture *f) {
+    end_server(f);
     assert_int_equal(atomic_load(&f->api.n_connections), 0);
     assert_int_equal(atomic_load(&f->api.body_bytes), 0);
     assert_int_equal(atomic_load(&f->api.n_uploads), 0);

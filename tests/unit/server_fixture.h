@@ -30,6 +30,7 @@ struct fixture {
     char dir[32];
     char unix_spec[64];
     unsigned port;
+    unsigned drain_ms; /* how long stop() lets requests end; 5 s unless a test says less */
 };
 
 extern atomic_int n_gone;                    /* requests of /pending whose client left */
@@ -40,6 +41,7 @@ extern _Atomic(struct stream *) open_stream; /* the last one of /stream, a refer
 void start(struct fixture *f, const char *tokens);
 /* Drains; asserts that nothing is counted any more and that the folder is empty. */
 void stop(struct fixture *f);
+void end_server(struct fixture *f); /* the first half of it: asserts nothing of requests */
 
 int dial(const struct fixture *f);
 void send_all(int fd, const char *data, size_t size);

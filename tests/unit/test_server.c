@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "api/conn.h"
 #include "base/clock.h"
 #include "tests/unit/server_fixture.h"
 
@@ -272,6 +273,44 @@ static void test_dripping_clients_are_cut(void **state) {
     stop(&f);
 }
 
+/* A sweep that comes late (or is the first) must not put the beginning of a young body into the future. */
+static void test_body_that_waits_for_us_is_not_late(void **state) {
+    const struct conn_limits limits = {75000, 15000, 30000, 1024};
+    struct conn_list list = {0};
+    struct conn *c = conn_new(&list, -1, false, 0);
+
+    (void)state;
+    assert_non_null(c);
+    conn_enter(c, CONN_BODY, 1000);
+    conn_set_waiting(&list, c, true);
+    assert_false(conn_is_overdue(c, &limits, 1100, 5000000));
+    assert_false(conn_is_overdue(c, &limits, 1600, 500));
+    assert_false(conn_is_overdue(c, &limits, 900000, 900000 - 1600));
+    conn_set_waiting(&list, c, false);
+    assert_false(conn_is_overdue(c, &limits, 929000, 500));
+    assert_true(conn_is_overdue(c, &limits, 931000, 500));
+    conn_free(&list, c);
+}
+
+static void test_request_that_ends_after_the_server(void **state) {
+    static struct fixture f; /* what libmicrohttpd still holds stays reachable */
+    static struct request *r;
+    int fd;
+
+    (void)state;
+    start(&f, NULL);
+    f.drain_ms = 50;
+    fd = dial(&f);
+    send_text(fd, "POST /pending HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+    r = await_pending();
+    assert_non_null(r);
+    end_server(&f);
+    request_complete(r, NULL); /* wakes nobody: the loop has ended */
+    auth_free(f.auth);
+    rmdir(f.dir);
+    close(fd);
+}
+
 static void test_idle_connections_change_nothing(void **state) {
     enum { N = 900 };
     static int fds[N];
@@ -340,6 +379,8 @@ int main(void) {
         cmocka_unit_test(test_waiting_client_that_leaves_is_noticed_within_100_ms),
         cmocka_unit_test(test_events_reach_the_client_at_once_and_its_leaving_closes_the_stream),
         cmocka_unit_test(test_dripping_clients_are_cut),
+        cmocka_unit_test(test_body_that_waits_for_us_is_not_late),
+        cmocka_unit_test(test_request_that_ends_after_the_server),
         cmocka_unit_test(test_idle_connections_change_nothing),
         cmocka_unit_test(test_open_addresses_need_tls_and_tokens),
         cmocka_unit_test(test_token_files_with_errors_name_the_line),
