@@ -1,181 +1,34 @@
 /* Elementwise operators of two or more broadcast operands: arithmetic, comparison, logic, in every type ONNX
  * allows. */
+#include <stdio.h>
+
+#include "engine/ops/binary_fn.h"
 #include "engine/ops/common.h"
 #include "engine/ops/element.h"
 #include "engine/ops/grad.h"
 #include "engine/ops/rows.h"
 
-enum binary_types {
-    TYPES_NUMBER, /* floats and integers */
-    TYPES_ANY,    /* and bool */
-    TYPES_FLOAT,  /* floats only */
-    TYPES_BOOL,   /* bool only */
-};
-
-struct binary_fn {
-    const char *name;
-    double (*f)(double a, double b);      /* floats; narrower ones are rounded once more, which for the four
-                                             operations gives what the narrow operation gives */
-    int64_t (*i)(int64_t a, int64_t b);   /* integers of up to 63 bits and int64 */
-    int64_t (*u)(uint64_t a, uint64_t b); /* uint64 where it differs from int64; NULL: as `i` */
-    enum binary_types types;
-    bool gives_bool;
-};
-
-static double f_add(double a, double b) {
-    return a + b;
-}
-static double f_sub(double a, double b) {
-    return a - b;
-}
-static double f_mul(double a, double b) {
-    return a * b;
-}
-static double f_div(double a, double b) {
-    return a / b;
-}
-static double f_max(double a, double b) {
-    return a > b || a != a ? a : b;
-}
-static double f_min(double a, double b) {
-    return a < b || a != a ? a : b;
-}
-static double f_equal(double a, double b) {
-    return a == b;
-}
-static double f_greater(double a, double b) {
-    return a > b;
-}
-static double f_greater_equal(double a, double b) {
-    return a >= b;
-}
-static double f_less(double a, double b) {
-    return a < b;
-}
-static double f_less_equal(double a, double b) {
-    return a <= b;
-}
-
-/* PRelu: the second operand is the slope. */
-static double f_prelu(double a, double b) {
-    return a < 0 ? a * b : a;
-}
-
-/* Integers wrap as in two's complement, as NumPy's do. */
-static int64_t i_add(int64_t a, int64_t b) {
-    return (int64_t)((uint64_t)a + (uint64_t)b);
-}
-static int64_t i_sub(int64_t a, int64_t b) {
-    return (int64_t)((uint64_t)a - (uint64_t)b);
-}
-static int64_t i_mul(int64_t a, int64_t b) {
-    return (int64_t)((uint64_t)a * (uint64_t)b);
-}
-static int64_t i_div(int64_t a, int64_t b) {
-    return b == 0 ? 0 : b == -1 ? i_sub(0, a) : a / b;
-}
-static int64_t u_div(uint64_t a, uint64_t b) {
-    return b == 0 ? 0 : (int64_t)(a / b);
-}
-static int64_t i_max(int64_t a, int64_t b) {
-    return a > b ? a : b;
-}
-static int64_t u_max(uint64_t a, uint64_t b) {
-    return (int64_t)(a > b ? a : b);
-}
-static int64_t i_min(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-static int64_t u_min(uint64_t a, uint64_t b) {
-    return (int64_t)(a < b ? a : b);
-}
-static int64_t i_prelu(int64_t a, int64_t b) {
-    return a < 0 ? i_mul(a, b) : a;
-}
-static int64_t u_prelu(uint64_t a, uint64_t b) {
-    (void)b;
-    return (int64_t)a;
-}
-static int64_t i_equal(int64_t a, int64_t b) {
-    return a == b;
-}
-static int64_t i_greater(int64_t a, int64_t b) {
-    return a > b;
-}
-static int64_t u_greater(uint64_t a, uint64_t b) {
-    return a > b;
-}
-static int64_t i_greater_equal(int64_t a, int64_t b) {
-    return a >= b;
-}
-static int64_t u_greater_equal(uint64_t a, uint64_t b) {
-    return a >= b;
-}
-static int64_t i_less(int64_t a, int64_t b) {
-    return a < b;
-}
-static int64_t u_less(uint64_t a, uint64_t b) {
-    return a < b;
-}
-static int64_t i_less_equal(int64_t a, int64_t b) {
-    return a <= b;
-}
-static int64_t u_less_equal(uint64_t a, uint64_t b) {
-    return a <= b;
-}
-static int64_t i_and(int64_t a, int64_t b) {
-    return a & b;
-}
-static int64_t i_or(int64_t a, int64_t b) {
-    return a | b;
-}
-static int64_t i_xor(int64_t a, int64_t b) {
-    return a ^ b;
-}
-
-/* By squaring, wrapping; a negative exponent leaves 0 of all but 1 and -1. */
-static int64_t i_pow(int64_t a, int64_t b) {
-    int64_t y = 1;
-
-    if (b < 0)
-        return a == 1 ? 1 : a == -1 ? (b % 2 ? -1 : 1) : 0;
-    for (; b; b >>= 1, a = i_mul(a, a))
-        if (b & 1)
-            y = i_mul(y, a);
-    return y;
-}
-
-static const struct binary_fn functions[] = {
-    {"Add", f_add, i_add, NULL, TYPES_NUMBER, false},
-    {"And", NULL, i_and, NULL, TYPES_BOOL, true},
-    {"Div", f_div, i_div, u_div, TYPES_NUMBER, false},
-    {"Equal", f_equal, i_equal, NULL, TYPES_ANY, true},
-    {"Greater", f_greater, i_greater, u_greater, TYPES_NUMBER, true},
-    {"GreaterOrEqual", f_greater_equal, i_greater_equal, u_greater_equal, TYPES_NUMBER, true},
-    {"Less", f_less, i_less, u_less, TYPES_NUMBER, true},
-    {"LessOrEqual", f_less_equal, i_less_equal, u_less_equal, TYPES_NUMBER, true},
-    {"Max", f_max, i_max, u_max, TYPES_NUMBER, false},
-    {"Mean", f_add, NULL, NULL, TYPES_FLOAT, false},
-    {"Min", f_min, i_min, u_min, TYPES_NUMBER, false},
-    {"Mul", f_mul, i_mul, NULL, TYPES_NUMBER, false},
-    {"Or", NULL, i_or, NULL, TYPES_BOOL, true},
-    {"PRelu", f_prelu, i_prelu, u_prelu, TYPES_NUMBER, false},
-    {"Pow", pow, i_pow, NULL, TYPES_NUMBER, false},
-    {"Sub", f_sub, i_sub, NULL, TYPES_NUMBER, false},
-    {"Sum", f_add, NULL, NULL, TYPES_FLOAT, false},
-    {"Xor", NULL, i_xor, NULL, TYPES_BOOL, true},
-};
-
+/* Operators with an attribute have a function for each of its values. */
 static int binary_parse(struct graph *g, struct node *n, struct error *err) {
+    const char *direction = node_attr_string(n, "direction", "");
+    char name[64];
+
     (void)g;
-    for (size_t i = 0; i < sizeof(functions) / sizeof(functions[0]); i++)
-        if (!strcmp(functions[i].name, n->op->name))
-            n->param = &functions[i];
-    return n->param ? 0 : error_set(err, -EINVAL, "no function");
+    if (n->op == &op_bit_shift)
+        snprintf(name, sizeof(name), "BitShift %.16s", direction);
+    else
+        snprintf(name, sizeof(name), "%s%s", n->op->name,
+            n->op == &op_mod && node_attr_int(n, "fmod", 0) ? " fmod" : "");
+    n->param = binary_fn_find(name);
+    if (!n->param)
+        return error_code(
+            err, -EBADMSG, "invalid_model", "direction is '%.32s', not LEFT or RIGHT", direction);
+    return 0;
 }
 
 static bool takes_type(const struct binary_fn *fn, enum dtype t) {
     bool is_float = element_is_float(t), is_bool = t == DT_BOOL;
+    bool is_signed = element_is_known(t) && dtype_info(t)->is_signed;
 
     if (!element_is_known(t))
         return false;
@@ -183,6 +36,8 @@ static bool takes_type(const struct binary_fn *fn, enum dtype t) {
     case TYPES_ANY: return true;
     case TYPES_FLOAT: return is_float;
     case TYPES_BOOL: return is_bool;
+    case TYPES_INT: return !is_bool && !is_float;
+    case TYPES_UINT: return !is_bool && !is_float && !is_signed;
     case TYPES_NUMBER:
     default: return !is_bool;
     }
@@ -240,10 +95,10 @@ static void strides_of(const struct shape *t, const struct shape *s, int64_t *st
 }
 
 static void apply_same(const struct binary_fn *fn, const float *a, const float *b, float *y, int64_t n) {
-    if (fn->f == f_add)
+    if (fn->f == binary_fn_add)
         for (int64_t i = 0; i < n; i++)
             y[i] = a[i] + b[i];
-    else if (fn->f == f_mul)
+    else if (fn->f == binary_fn_mul)
         for (int64_t i = 0; i < n; i++)
             y[i] = a[i] * b[i];
     else
@@ -338,6 +193,10 @@ static void variadic_forward(
 
 BINARY_ROW(op_add, "Add", 1, 2, 2, binary_forward, binary_backward, OP_QUANT_OWN);
 BINARY_ROW(op_and, "And", 1, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
+BINARY_ROW(op_bit_shift, "BitShift", 11, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
+BINARY_ROW(op_bitwise_and, "BitwiseAnd", 18, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
+BINARY_ROW(op_bitwise_or, "BitwiseOr", 18, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
+BINARY_ROW(op_bitwise_xor, "BitwiseXor", 18, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
 BINARY_ROW(op_div, "Div", 1, 2, 2, binary_forward, binary_backward, OP_QUANT_OWN);
 BINARY_ROW(op_equal, "Equal", 1, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
 BINARY_ROW(op_greater, "Greater", 1, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
@@ -347,6 +206,7 @@ BINARY_ROW(op_less_or_equal, "LessOrEqual", 1, 2, 2, binary_forward, NULL, OP_QU
 BINARY_ROW(op_max, "Max", 1, 1, 64, variadic_forward, variadic_backward, OP_QUANT_OWN);
 BINARY_ROW(op_mean, "Mean", 1, 1, 64, variadic_forward, variadic_backward, OP_QUANT_FLOAT);
 BINARY_ROW(op_min, "Min", 1, 1, 64, variadic_forward, variadic_backward, OP_QUANT_OWN);
+BINARY_ROW(op_mod, "Mod", 10, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
 BINARY_ROW(op_mul, "Mul", 1, 2, 2, binary_forward, binary_backward, OP_QUANT_OWN);
 BINARY_ROW(op_or, "Or", 1, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
 BINARY_ROW(op_pow, "Pow", 1, 2, 2, binary_forward, binary_backward, OP_QUANT_FLOAT);

@@ -1,4 +1,4 @@
-/* Operators that pick: Where, Not, ArgMax, ArgMin. */
+/* Operators that pick or invert: Where, Not, BitwiseNot, ArgMax, ArgMin. */
 #include "engine/ops/common.h"
 #include "engine/ops/element.h"
 #include "engine/ops/grad.h"
@@ -19,6 +19,23 @@ static void not_forward(
     (void)scratch;
     for (int64_t i = 0; i < count; i++)
         ((uint8_t *)out[0].data)[i] = !((const uint8_t *)in[0]->data)[i];
+}
+
+static int bitwise_not_shape(
+    const struct node *n, const struct tensor *const *in, struct tensor *out, struct error *err) {
+    if (!element_is_known(in[0]->dtype) || element_is_float(in[0]->dtype) || in[0]->dtype == DT_BOOL)
+        return error_code(err, -EBADMSG, "invalid_model", "the input is not of integers");
+    return op_shape_same(n, in, out, err);
+}
+
+static void bitwise_not_forward(
+    const struct node *n, const struct tensor *const *in, struct tensor *out, void *scratch) {
+    int64_t count = op_count(&out[0]);
+
+    (void)n;
+    (void)scratch;
+    for (int64_t i = 0; i < count; i++)
+        element_set_int(&out[0], i, ~element_get_int(in[0], i));
 }
 
 static int where_shape(
@@ -134,5 +151,6 @@ static void arg_forward(
 
 SELECT_ROW(op_arg_max, "ArgMax", 1, arg_shape, arg_forward, NULL, OP_COUPLE_NONE);
 SELECT_ROW(op_arg_min, "ArgMin", 1, arg_shape, arg_forward, NULL, OP_COUPLE_NONE);
+SELECT_ROW(op_bitwise_not, "BitwiseNot", 1, bitwise_not_shape, bitwise_not_forward, NULL, OP_COUPLE_SAME);
 SELECT_ROW(op_not, "Not", 1, not_shape, not_forward, NULL, OP_COUPLE_SAME);
 SELECT_ROW(op_where, "Where", 3, where_shape, where_forward, where_backward, OP_COUPLE_NONE);

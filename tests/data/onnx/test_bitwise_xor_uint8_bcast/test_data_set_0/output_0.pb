@@ -1,0 +1,1 @@
+By0J<%a bWBSCH	=TRK\4'm~2_02yA@|!q$aLQG>6KkZt
