@@ -8,6 +8,8 @@ const struct kernel *const kernel_table[] = {
     &kernel_binary_f32,
     &kernel_concat_copy,
     &kernel_conv_f32_onednn,
+    &kernel_conv_f32_winograd4, /* by name or the tuner: they round otherwise */
+    &kernel_conv_f32_winograd2,
     &kernel_conv_transpose_f32_onednn,
     &kernel_eltwise_f32_onednn,
     &kernel_gemm_f32_onednn,
