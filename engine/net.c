@@ -1,40 +1,58 @@
-#include "engine/net.h"
-
 #include <malloc.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/net_priv.h"
 #include "engine/onednn.h"
 #include "engine/onnx.h"
 #include "engine/pass.h"
-#include "engine/plan.h"
 
-#define MAX_PLANS 16
+struct net_packs *net_packs_new(void) {
+    struct net_packs *p = calloc(1, sizeof(*p));
 
-struct net {
-    struct graph *loaded;
-    struct net_options options;
-    char *kernels;
-    struct pack_cache *packs;
-    struct onednn *onednn;
+    if (!p)
+        return NULL;
+    p->refs = 1;
+    p->cache = pack_cache_new();
+    if (p->cache)
+        return p;
+    free(p);
+    return NULL;
+}
 
-    pthread_mutex_t building; /* one plan is built at a time; never taken while `mutex` is held */
-    pthread_mutex_t mutex;    /* protects the rest and the counts of plans */
-    unsigned refs;            /* handles to the net and to its plans */
-    unsigned long clock;
-    size_t n_plans;
-    struct plan *plans[MAX_PLANS];
-};
+/* NULL, or what the caller frees outside the net's mutex. */
+static struct pack_cache *packs_unref_locked(struct net_packs *p) {
+    struct pack_cache *cache = NULL;
+
+    if (p && --p->refs == 0) {
+        cache = p->cache;
+        free(p);
+    }
+    return cache;
+}
+
+/* With its hold on the packs; outside the net's mutex. */
+static void plan_drop(struct net *n, struct plan *p) {
+    struct net_packs *packs = p ? p->packs : NULL;
+    struct pack_cache *cache;
+
+    plan_free(p); /* before its packs */
+    pthread_mutex_lock(&n->mutex);
+    cache = packs_unref_locked(packs);
+    pthread_mutex_unlock(&n->mutex);
+    pack_cache_free(cache);
+}
 
 static struct net *net_free(struct net *n) {
     if (!n)
         return NULL;
     for (size_t i = 0; i < n->n_plans; i++)
-        plan_free(n->plans[i]);
+        plan_drop(n, n->plans[i]);
+    for (size_t i = 0; i < n->n_images; i++)
+        net_image_done(&n->image[i]);
+    pack_cache_free(packs_unref_locked(n->packs));
     pthread_mutex_destroy(&n->mutex);
     pthread_mutex_destroy(&n->building);
-    pack_cache_free(n->packs);
     onednn_free(n->onednn);
     free(n->kernels);
     graph_free(n->loaded);
@@ -68,7 +86,7 @@ int net_new(struct graph *g, const struct net_options *o, struct net **ret, stru
     n->options = *o;
     n->kernels = o->kernels ? strdup(o->kernels) : NULL;
     n->options.kernels = n->kernels;
-    n->packs = pack_cache_new();
+    n->packs = net_packs_new();
     if (!n->packs || (o->kernels && !n->kernels))
         return error_oom(err);
     r = onednn_new(&n->onednn, err);
@@ -136,6 +154,26 @@ static struct plan *find_plan(struct net *n, const struct shape *inputs, unsigne
     return found;
 }
 
+/* Counted once for the caller. */
+static void insert_locked(struct net *n, struct plan *p, struct net_packs *packs, size_t at) {
+    p->net = n;
+    p->packs = packs;
+    packs->refs++;
+    p->refs = 1;
+    p->is_cached = true;
+    p->used = ++n->clock;
+    n->plans[at] = p;
+    n->refs++;
+}
+
+/* NULL: somebody runs it, who frees it. */
+static struct plan *take_out_locked(struct net *n, size_t at) {
+    struct plan *out = n->plans[at];
+
+    out->is_cached = false;
+    return out->refs ? NULL : out;
+}
+
 /* Puts a new plan into the cache, counted for the caller; the one it drives out is freed, or by its last
  * holder when in use. */
 static void keep_plan(struct net *n, struct plan *p) {
@@ -150,46 +188,99 @@ static void keep_plan(struct net *n, struct plan *p) {
             if (n->plans[i]->used < n->plans[at]->used)
                 at = i;
         }
-        out = n->plans[at];
-        out->is_cached = false;
-        if (out->refs)
-            out = NULL;
+        out = take_out_locked(n, at);
     } else {
         n->n_plans++;
     }
-    p->net = n;
-    p->refs = 1;
-    p->is_cached = true;
-    p->used = ++n->clock;
-    n->plans[at] = p;
-    n->refs++;
+    insert_locked(n, p, n->packs, at);
     pthread_mutex_unlock(&n->mutex);
-    plan_free(out);
+    plan_drop(n, out);
+}
+
+void net_swap(struct net *n, struct plan *p, struct net_packs *packs) {
+    struct plan *out[MAX_PLANS];
+    struct pack_cache *cache;
+    size_t n_out;
+
+    pthread_mutex_lock(&n->mutex);
+    n_out = n->n_plans;
+    for (size_t i = 0; i < n_out; i++)
+        out[i] = take_out_locked(n, i);
+    cache = packs_unref_locked(n->packs);
+    n->packs = packs;
+    n->n_plans = 1;
+    insert_locked(n, p, packs, 0);
+    pthread_mutex_unlock(&n->mutex);
+    for (size_t i = 0; i < n_out; i++)
+        plan_drop(n, out[i]);
+    pack_cache_free(cache);
+}
+
+int net_begin_build(const struct net *n, struct pack_cache *packs, struct net_build *ret, struct error *err) {
+    int r = 0;
+
+    *ret = (struct net_build){0};
+    onednn_enter();
+    if (!n->options.reference) {
+        r = graph_clone(n->loaded, &ret->exec, err);
+        if (r == 0)
+            r = run_passes(ret->exec, err);
+    }
+    ret->env = (struct plan_env){.graph = ret->exec ? ret->exec : n->loaded,
+        .options = &n->options,
+        .packs = packs,
+        .onednn = n->onednn,
+        .tuner = n->options.reference ? NULL : n->options.tuner};
+    return r;
+}
+
+void net_build_done(struct net_build *b) {
+    b->exec = graph_free(b->exec);
 }
 
 /* Each plan has its own execution graph: what the passes compute (folded weights) is let go once it is
  * packed, and made again for the next plan. */
-static int build_plan(
-    const struct net *n, const struct shape *inputs, unsigned threads, struct plan **ret, struct error *err) {
-    struct plan_env env = {
-        .graph = n->loaded, .options = &n->options, .packs = n->packs, .onednn = n->onednn};
-    _cleanup_(graph_freep) struct graph *exec = NULL;
-    int r = 0;
+int net_build_plan(const struct net *n, struct net_build *b, const struct plan_choice *choices,
+    const struct shape *inputs, unsigned threads, struct plan **ret, struct error *err) {
+    int r;
 
-    onednn_enter();
-    if (!n->options.reference) {
-        r = graph_clone(n->loaded, &exec, err);
-        if (r == 0)
-            r = run_passes(exec, err);
-        env.graph = exec;
+    b->env.choices = choices;
+    r = plan_build(&b->env, inputs, threads, ret, err);
+    if (r == 0) {
+        if (b->exec)
+            graph_drop_constants(b->exec);
+        (*ret)->graph = TAKE(b->exec);
     }
+    /* packing needed room of its own: the heap and the file's pages go back */
+    graph_release_pages(n->loaded);
+    malloc_trim(0);
+    return r;
+}
+
+/* The first plan of an image size decides which kernels run it; the later ones take those. */
+static int build_plan(
+    struct net *n, const struct shape *inputs, unsigned threads, struct plan **ret, struct error *err) {
+    _cleanup_(net_build_done) struct net_build b = {0};
+    struct net_image *image = net_find_image(n, inputs), made = {0};
+    int r = net_begin_build(n, n->packs->cache, &b, err);
+
+    if (r == 0 && !image)
+        r = net_image_new(n, &b, inputs, threads, &made, err);
     if (r == 0)
-        r = plan_build(&env, inputs, threads, ret, err);
-    if (r < 0)
+        r = net_build_plan(n, &b, image ? image->choices : made.choices, inputs, threads, ret, err);
+    if (r == 0 && !image && !made.choices &&
+        net_copy_choices((*ret)->graph ? (*ret)->graph->n_nodes : n->loaded->n_nodes, (*ret)->choices,
+            &made.choices) < 0) {
+        *ret = plan_free(*ret);
+        r = error_oom(err);
+    }
+    if (r < 0) {
+        net_image_done(&made);
         return r;
-    if (exec)
-        graph_drop_constants(exec);
-    (*ret)->graph = TAKE(exec);
+    }
+    if (!image)
+        image = net_keep_image(n, &made);
+    image->used = ++n->n_asked;
     return 0;
 }
 
@@ -207,9 +298,6 @@ int net_plan(
             r = build_plan(n, inputs, threads, &p, err);
             if (r == 0)
                 keep_plan(n, p);
-            /* packing needed room of its own: the heap and the file's pages go back */
-            graph_release_pages(n->loaded);
-            malloc_trim(0);
         }
         pthread_mutex_unlock(&n->building);
     }
@@ -238,7 +326,7 @@ struct plan *plan_unref(struct plan *p) {
     last = --p->refs == 0 && !p->is_cached;
     pthread_mutex_unlock(&n->mutex);
     if (last)
-        plan_free(p);
+        plan_drop(n, p);
     net_unref(n);
     return NULL;
 }
@@ -251,9 +339,10 @@ struct plan *plan_unref(struct plan *p) {
 void net_count_bytes(const struct net *n, struct net_bytes *ret) {
     struct net *m = (struct net *)(uintptr_t)n; /* its mutex */
 
-    *ret = (struct net_bytes){.packed = pack_count_bytes(n->packs),
+    *ret = (struct net_bytes){
         .plans = graph_count_bytes(n->loaded) + atomic_load(&n->onednn->n_prims) * PRIM_BYTES};
     pthread_mutex_lock(&m->mutex);
+    ret->packed = pack_count_bytes(n->packs->cache);
     for (size_t i = 0; i < n->n_plans; i++) {
         ret->plans += plan_count_bytes(n->plans[i]);
         if (ret->arena_max < n->plans[i]->arena_size)

@@ -18,6 +18,7 @@
 
 #include "engine/cpu.h"
 #include "engine/graph.h"
+#include "engine/tune.h"
 
 struct net;
 struct plan;
@@ -28,6 +29,8 @@ struct net_options {
     struct cpu cpu;
     enum net_policy policy;
     bool reference;      /* only reference kernels, no execution passes: the oracle of the tests */
+    struct tuner *tuner; /* times of kernels, shared by all nets, lives longer than they; NULL: the default
+                            table alone decides */
     const char *kernels; /* "conv_f32_onednn,-conv_s8_onednn": forced or (-) forbidden names; NULL: the
                             default table */
 };
@@ -46,6 +49,14 @@ const struct graph *net_graph(const struct net *n);
  * is counted: plan_unref when done. Errors: shape_mismatch naming the input or node. */
 int net_plan(
     struct net *n, const struct shape *inputs, unsigned threads, struct plan **ret, struct error *err);
+
+/* Measures the kernels of an image size that was planned and not tuned yet; where others are surely faster,
+ * later plans run those: the ones in the cache are dropped and the new one takes their place in one moment,
+ * while those in use run to their end. Plans may be made and run on other threads meanwhile. The choice is
+ * for all batches and threads: answers do not depend on them. 0: nothing is left to tune; 1: there is,
+ * because the limits ended it or for another image size. *ret_changed may be NULL. */
+int net_tune(struct net *n, const struct tune_limits *limits, bool *ret_changed, struct error *err);
+
 struct plan *plan_ref(struct plan *p);
 struct plan *plan_unref(struct plan *p);
 

@@ -24,6 +24,8 @@ struct plan *plan_free(struct plan *p) {
     free(p->buffers);
     free(p->forms);
     free(p->first_form);
+    free(p->choices);
+    free(p->refused);
     free(p->values);
     free(p->output_forms);
     free(p->outputs);

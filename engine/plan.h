@@ -1,7 +1,9 @@
 /* Inside of a plan (its face is net.h). Built in steps, each a file:
  *
  *   plan_infer.c    shapes and constants of every value at the given input shapes
- *   plan_choose.c   which kernel runs a node, and in which layout (the planner's and tuner's place)
+ *   plan_choose.c   which kernels can run a node, in which layouts, and the default among them
+ *   plan_search.c   the choice for all nodes at once, where their times are known
+ *   plan_time.c     those times: what they depend on, and measuring them
  *   plan_build.c    nodes → steps, kernels prepared
  *   plan_forms.c    forms of values, conversions between layouts where neighbours disagree
  *   plan_memory.c   buffers live from their first to their last step; offsets in one arena
@@ -15,6 +17,7 @@
 #include "engine/kernel/kernel.h"
 #include "engine/net.h"
 #include "engine/pack.h"
+#include "engine/tune.h"
 
 enum buffer_kind {
     BUFFER_ARENA, /* at `offset` in the arena of the run */
@@ -61,10 +64,24 @@ struct plan_value {
     bool is_needed;
 };
 
+/* A kernel for a node, and the layouts of what it reads and writes. */
+struct plan_choice {
+    const struct kernel *kernel; /* NULL: none yet, or a view */
+    enum layout in, out;
+    bool is_fixed; /* stays when the steps are laid out again */
+};
+
+/* What a kernel would not have after all, in prepare(). */
+struct plan_refusal {
+    const struct node *node;
+    struct plan_choice choice;
+};
+
 struct plan {
-    struct net *net;     /* not counted: see plan_ref */
-    struct graph *graph; /* execution graph its steps point into; NULL: the net's own */
-    unsigned refs;       /* protected by the net's mutex, as is `is_cached` */
+    struct net *net;         /* not counted: see plan_ref */
+    struct net_packs *packs; /* counted: what its steps point into */
+    struct graph *graph;     /* execution graph its steps point into; NULL: the net's own */
+    unsigned refs;           /* protected by the net's mutex, as is `is_cached` */
     bool is_cached;
     unsigned long used; /* for eviction */
 
@@ -74,9 +91,12 @@ struct plan {
     struct tensor *outputs;
     int *output_forms;
 
-    struct plan_value *values; /* n_values of the graph */
-    int *first_form;           /* of each value, -1 */
-    void **owned;              /* memory of constants computed here */
+    struct plan_value *values;   /* n_values of the graph */
+    int *first_form;             /* of each value, -1 */
+    struct plan_choice *choices; /* n_nodes of the graph */
+    struct plan_refusal *refused;
+    size_t n_refused, refused_cap;
+    void **owned; /* memory of constants computed here */
     size_t n_owned, owned_cap, owned_bytes;
 
     size_t n_forms, forms_cap, n_buffers, buffers_cap, n_steps, steps_cap;
@@ -92,9 +112,14 @@ struct plan_env {
     const struct net_options *options;
     struct pack_cache *packs;
     struct onednn *onednn;
+    const struct plan_choice *choices; /* what another plan of this net and image size runs; NULL */
+    struct tuner *tuner;               /* times of kernels; NULL: the default table */
 };
 
 int plan_build(const struct plan_env *env, const struct shape *inputs, unsigned threads, struct plan **ret,
+    struct error *err);
+/* Shapes, and steps of the default table, nothing prepared: for measuring and searching. It cannot run. */
+int plan_sketch(const struct plan_env *env, const struct shape *inputs, unsigned threads, struct plan **ret,
     struct error *err);
 struct plan *plan_free(struct plan *p);
 DEFINE_CLEANUP(struct plan *, plan_free)
@@ -106,13 +131,40 @@ bool plan_is_constant(const struct plan *p, int value);
 int plan_materialise(struct plan *p, const struct graph *g, int value, struct error *err);
 void *plan_own(struct plan *p, size_t size); /* zeroed, aligned, freed with the plan; NULL */
 
-/* plan_choose.c: kernel, layouts (types) of the layer; l->in_type and out_type are written. */
-struct plan_choice {
-    const struct kernel *kernel;
-    enum layout in, out;
-};
-int plan_choose(const struct plan *p, const struct plan_env *env, const struct node *n, size_t skip,
+/* plan_choose.c. The default: the first kernel of the table that fits, in the layout at hand if it takes it.
+ */
+int plan_choose(const struct plan *p, const struct plan_env *env, const struct node *n,
     struct plan_choice *ret, struct error *err);
+/* All that can run the node, best guess first; the reference only when there is nothing else. */
+#define PLAN_MAX_CANDIDATES 64
+size_t plan_candidates(const struct plan *p, const struct plan_env *env, const struct node *n,
+    struct plan_choice ret[static PLAN_MAX_CANDIDATES]);
+bool plan_can_run(
+    const struct plan *p, const struct plan_env *env, const struct node *n, const struct plan_choice *c);
+/* 0 or -ENOMEM */
+int plan_refuse(struct plan *p, const struct node *n, const struct plan_choice *c);
+
+/* Is the node a view, which needs no kernel? `ret_keeps`: of one shape, in any layout; else in PLAIN. */
+bool plan_is_view(const struct plan *p, const struct graph *g, const struct node *n, bool *ret_keeps);
+bool plan_is_node_needed(const struct plan *p, const struct node *n);
+
+/* plan_time.c. What the time of running the node so depends on, as a key of the tuner; false: too long to be
+ * one.
+ */
+bool plan_time_key(const struct plan *p, const struct plan_env *env, const struct node *n,
+    const struct plan_choice *c, char ret[static TUNE_KEY_MAX]);
+bool plan_conversion_key(const struct plan *p, const struct plan_env *env, int value, enum layout from,
+    enum layout to, char ret[static TUNE_KEY_MAX]);
+/* Measures what the search would like to know and does not. 0, 1: it was asked to stop, or -ENOMEM. When the
+ * seconds are over that is the end too: what is not known then leaves the default where it is. */
+int plan_measure(struct plan *p, const struct plan_env *env, const struct tune_limits *limits,
+    struct pool *pool, struct error *err);
+
+/* plan_search.c: replaces the choices, which are the default's, where others are surely faster.
+ * `ret_is_complete`: all times were known. 0 or -ENOMEM. */
+int plan_search(struct plan *p, const struct plan_env *env, bool *ret_is_complete);
+/* Names the whole of the choices, for what is known of all together. */
+void plan_choices_key(const struct plan *p, const struct plan_env *env, char ret[static TUNE_KEY_MAX]);
 
 /* A layer with the memory behind its pointers, filled for a node with all tensors in given layouts. */
 struct layer_box {
@@ -140,8 +192,11 @@ int plan_constant_form(struct plan *p, const struct plan_env *env, int value, st
  */
 int plan_want_form(
     struct plan *p, const struct plan_env *env, int value, enum layout layout, struct error *err);
-void plan_fill_conversion(const struct plan *p, const struct plan_env *env, int from, const struct vtype *to,
-    struct layer_box *ret);
+void plan_fill_conversion(const struct plan *p, const struct plan_env *env, const struct shape *s,
+    const struct vtype *from, const struct vtype *to, struct layer_box *ret);
+/* NULL: there is none. */
+const struct kernel *plan_find_conversion(const struct plan_env *env, const struct layer *l);
+struct vtype plan_type_of(const struct plan *p, const struct graph *g, int value, enum layout l);
 
 /* plan_memory.c */
 int plan_share_buffers(struct plan *p); /* before prepare: in-place decisions; fills first and last */

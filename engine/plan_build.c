@@ -6,7 +6,7 @@
 #include "engine/plan.h"
 
 /* Views share the memory of what they view, in the operator's order of elements. */
-static bool is_plain_view(const struct plan *p, const struct graph *g, const struct node *n) {
+bool plan_is_view(const struct plan *p, const struct graph *g, const struct node *n, bool *ret_keeps) {
     const struct value *in, *out;
 
     if (!n->op->is_view || n->n_post || n->in[0] < 0 || n->out[0] < 0 || plan_is_constant(p, n->in[0]))
@@ -17,22 +17,26 @@ static bool is_plain_view(const struct plan *p, const struct graph *g, const str
     }
     in = &g->values[n->in[0]];
     out = &g->values[n->out[0]];
+    *ret_keeps = shape_equal(&p->values[n->in[0]].tensor.shape, &p->values[n->out[0]].tensor.shape);
     return p->values[n->in[0]].tensor.dtype == p->values[n->out[0]].tensor.dtype &&
            in->quant.scale == out->quant.scale && in->quant.zero == out->quant.zero;
 }
 
-static int build_view(struct plan *p, const struct plan_env *env, const struct node *n, struct error *err) {
-    const struct plan_value *in = &p->values[n->in[0]], *out = &p->values[n->out[0]];
+/* Identity and friends keep every layout: that at hand, unless another was found to be better. */
+static int build_view(struct plan *p, const struct plan_env *env, const struct node *n, bool keeps,
+    struct plan_choice *c, struct error *err) {
     enum layout layout = LAYOUT_PLAIN;
     struct vtype type;
     int form;
 
-    /* Identity and friends keep every layout */
-    if (shape_equal(&in->tensor.shape, &out->tensor.shape) && p->first_form[n->in[0]] >= 0)
+    if (keeps && c->is_fixed)
+        layout = c->in;
+    else if (keeps && p->first_form[n->in[0]] >= 0)
         layout = p->forms[p->first_form[n->in[0]]].type.layout;
     form = plan_want_form(p, env, n->in[0], layout, err);
     if (form < 0)
         return form;
+    c->in = c->out = layout;
     type = p->forms[form].type;
     form = plan_add_form(p, n->out[0], &type, p->forms[form].buffer);
     return form < 0 ? error_oom(err) : 0;
@@ -66,21 +70,21 @@ static int want_inputs(struct plan *p, const struct plan_env *env, const struct 
     return 0;
 }
 
-static int build_node(
-    struct plan *p, const struct plan_env *env, const struct node *n, size_t skip, struct error *err) {
-    int in[LAYER_MAX_IO], post[NODE_MAX_POSTS];
-    struct plan_choice c;
+static int build_node(struct plan *p, const struct plan_env *env, const struct node *n, struct error *err) {
+    struct plan_choice *c = &p->choices[n - env->graph->nodes];
+    int in[LAYER_MAX_IO], post[NODE_MAX_POSTS], r = 0;
     struct step *s;
-    int r;
+    bool keeps;
 
-    if (is_plain_view(p, env->graph, n))
-        return build_view(p, env, n, err);
-    r = plan_choose(p, env, n, skip, &c, err);
+    if (plan_is_view(p, env->graph, n, &keeps))
+        return build_view(p, env, n, keeps, c, err);
+    if (!c->is_fixed || !c->kernel)
+        r = plan_choose(p, env, n, c, err);
     if (r == 0)
-        r = want_inputs(p, env, n, &c, in, post, err);
+        r = want_inputs(p, env, n, c, in, post, err);
     if (r < 0)
         return r;
-    s = plan_add_step(p, c.kernel, n, n->n_in, n->n_out);
+    s = plan_add_step(p, c->kernel, n, n->n_in, n->n_out);
     if (!s)
         return error_oom(err);
     memcpy(s->in, in, (size_t)n->n_in * sizeof(int));
@@ -93,9 +97,7 @@ static int build_node(
         s->out[i] = -1;
         if (v < 0)
             continue;
-        type = (struct vtype){.dtype = p->values[v].tensor.dtype,
-            .layout = p->values[v].tensor.shape.rank < 3 ? LAYOUT_PLAIN : c.out,
-            .quant = env->graph->values[v].quant};
+        type = plan_type_of(p, env->graph, v, c->out);
         s->out[i] = plan_add_form(p, v, &type, -1);
         if (s->out[i] < 0)
             return error_oom(err);
@@ -103,7 +105,7 @@ static int build_node(
     return 0;
 }
 
-static bool is_node_needed(const struct plan *p, const struct node *n) {
+bool plan_is_node_needed(const struct plan *p, const struct node *n) {
     for (int i = 0; i < n->n_out; i++) {
         if (n->out[i] >= 0 && p->values[n->out[i]].is_needed && !plan_is_constant(p, n->out[i]))
             return true;
@@ -154,14 +156,14 @@ static void clear_steps(struct plan *p, const struct graph *g) {
         p->first_form[i] = -1;
 }
 
-static int build_steps(struct plan *p, const struct plan_env *env, const size_t *skip, struct error *err) {
+static int build_steps(struct plan *p, const struct plan_env *env, struct error *err) {
     const struct graph *g = env->graph;
 
     clear_steps(p, g);
     if (add_inputs(p, g) < 0)
         return error_oom(err);
     for (size_t i = 0; i < g->n_nodes; i++) {
-        int r = is_node_needed(p, &g->nodes[i]) ? build_node(p, env, &g->nodes[i], skip[i], err) : 0;
+        int r = plan_is_node_needed(p, &g->nodes[i]) ? build_node(p, env, &g->nodes[i], err) : 0;
 
         if (r < 0)
             return r;
@@ -174,7 +176,9 @@ static void fill_step_layer(
     enum layout in = LAYOUT_PLAIN, out = LAYOUT_PLAIN;
 
     if (!s->node) {
-        plan_fill_conversion(p, env, s->in[0], &p->forms[s->out[0]].type, box);
+        const struct form *from = &p->forms[s->in[0]];
+
+        plan_fill_conversion(p, env, &from->shape, &from->type, &p->forms[s->out[0]].type, box);
         return;
     }
     for (int i = 0; i < s->n_in; i++) {
@@ -247,13 +251,27 @@ static int prepare_steps(
     return 0;
 }
 
-/* A kernel may refuse in prepare (oneDNN has only its reference code for the shape): the next one of the
- * table takes the node and the steps are laid out anew. Ends because every round uses up a row. */
-static int build_until_prepared(struct plan *p, const struct plan_env *env, size_t *skip, struct error *err) {
+/* What another plan of the same image size runs, where that can be had here too. */
+static void take_choices(struct plan *p, const struct plan_env *env) {
+    for (size_t i = 0; i < env->graph->n_nodes; i++) {
+        p->choices[i] = env->choices[i];
+        p->choices[i].is_fixed =
+            !p->choices[i].kernel || plan_can_run(p, env, &env->graph->nodes[i], &p->choices[i]);
+    }
+}
+
+/* A kernel may refuse in prepare (oneDNN has only its reference code for the shape): another takes the node
+ * and the steps are laid out anew. Ends because every round uses up a kernel. */
+static int build_until_prepared(struct plan *p, const struct plan_env *env, struct error *err) {
+    int r;
+
+    if (env->choices)
+        take_choices(p, env);
+    r = build_steps(p, env, err);
     for (;;) {
         const struct node *refused = NULL;
         struct error e = {0};
-        int r = build_steps(p, env, skip, err);
+        struct plan_choice *c;
 
         if (r == 0)
             r = plan_share_buffers(p);
@@ -266,7 +284,11 @@ static int build_until_prepared(struct plan *p, const struct plan_env *env, size
             error_copy(err, &e);
             return r;
         }
-        skip[refused - env->graph->nodes]++;
+        c = &p->choices[refused - env->graph->nodes];
+        if (plan_refuse(p, refused, c) < 0)
+            return error_oom(err);
+        c->is_fixed = false;
+        r = build_steps(p, env, err);
     }
 }
 
@@ -278,7 +300,8 @@ static int allocate(struct plan *p, const struct graph *g, const struct shape *i
     p->output_forms = calloc(g->n_outputs + 1, sizeof(*p->output_forms));
     p->values = calloc(g->n_values + 1, sizeof(*p->values));
     p->first_form = calloc(g->n_values + 1, sizeof(*p->first_form));
-    if (!p->inputs || !p->outputs || !p->output_forms || !p->values || !p->first_form)
+    p->choices = calloc(g->n_nodes + 1, sizeof(*p->choices));
+    if (!p->choices || !p->inputs || !p->outputs || !p->output_forms || !p->values || !p->first_form)
         return -ENOMEM;
     if (g->n_inputs)
         memcpy(p->inputs, inputs, g->n_inputs * sizeof(*inputs));
@@ -289,21 +312,44 @@ static int allocate(struct plan *p, const struct graph *g, const struct shape *i
  */
 #define MAX_NODES 20000
 
-int plan_build(const struct plan_env *env, const struct shape *inputs, unsigned threads, struct plan **ret,
+static int begin(const struct plan_env *env, const struct shape *inputs, unsigned threads, struct plan **ret,
     struct error *err) {
     _cleanup_(plan_freep) struct plan *p = calloc(1, sizeof(*p));
-    _cleanup_(freep) size_t *skip = calloc(env->graph->n_nodes + 1, sizeof(*skip));
     int r;
 
     if (env->graph->n_nodes > MAX_NODES)
         return error_code(err, -EBADMSG, "invalid_model",
             "the model has %zu nodes, more than %d cannot be planned", env->graph->n_nodes, MAX_NODES);
-    if (!p || !skip || allocate(p, env->graph, inputs) < 0)
+    if (!p || allocate(p, env->graph, inputs) < 0)
         return error_oom(err);
     p->n_threads = threads ? threads : 1;
     r = plan_infer(p, env, err);
+    if (r < 0)
+        return r;
+    *ret = TAKE(p);
+    return 0;
+}
+
+int plan_sketch(const struct plan_env *env, const struct shape *inputs, unsigned threads, struct plan **ret,
+    struct error *err) {
+    _cleanup_(plan_freep) struct plan *p = NULL;
+    int r = begin(env, inputs, threads, &p, err);
+
     if (r == 0)
-        r = build_until_prepared(p, env, skip, err);
+        r = build_steps(p, env, err);
+    if (r < 0)
+        return r;
+    *ret = TAKE(p);
+    return 0;
+}
+
+int plan_build(const struct plan_env *env, const struct shape *inputs, unsigned threads, struct plan **ret,
+    struct error *err) {
+    _cleanup_(plan_freep) struct plan *p = NULL;
+    int r = begin(env, inputs, threads, &p, err);
+
+    if (r == 0)
+        r = build_until_prepared(p, env, err);
     if (r == 0)
         r = plan_place_buffers(p, err);
     if (r < 0)

@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/plan.h"
@@ -15,7 +16,7 @@ enum layout layout_normal(const struct shape *s, enum layout l) {
     return pixels == 1 || s->dim[1] == 1 ? LAYOUT_PLAIN : l;
 }
 
-static struct vtype type_of(const struct plan *p, const struct graph *g, int v, enum layout l) {
+struct vtype plan_type_of(const struct plan *p, const struct graph *g, int v, enum layout l) {
     const struct tensor *t = &p->values[v].tensor;
 
     return (struct vtype){
@@ -31,7 +32,7 @@ void plan_fill_layer(const struct plan *p, const struct plan_env *env, const str
         if (n->in[i] < 0)
             continue;
         ret->in[i] = p->values[n->in[i]].tensor;
-        ret->in_type[i] = type_of(p, g, n->in[i], plan_is_constant(p, n->in[i]) ? LAYOUT_PLAIN : in);
+        ret->in_type[i] = plan_type_of(p, g, n->in[i], plan_is_constant(p, n->in[i]) ? LAYOUT_PLAIN : in);
         ret->in[i].layout = ret->in_type[i].layout;
         ret->in_ptr[i] = &ret->in[i];
     }
@@ -39,14 +40,14 @@ void plan_fill_layer(const struct plan *p, const struct plan_env *env, const str
         if (n->out[i] < 0)
             continue;
         ret->out[i] = p->values[n->out[i]].tensor;
-        ret->out_type[i] = type_of(p, g, n->out[i], out);
+        ret->out_type[i] = plan_type_of(p, g, n->out[i], out);
         ret->out[i].layout = ret->out_type[i].layout;
     }
     for (int i = 0; i < n->n_post; i++) {
         if (n->post[i].other < 0)
             continue;
         ret->post[i] = p->values[n->post[i].other].tensor;
-        ret->post_type[i] = type_of(p, g, n->post[i].other, out);
+        ret->post_type[i] = plan_type_of(p, g, n->post[i].other, out);
         ret->post[i].layout = ret->post_type[i].layout;
     }
     ret->l = (struct layer){
@@ -160,43 +161,114 @@ static bool has_empty(const struct plan *p, const struct node *n) {
     return false;
 }
 
+static bool fits(
+    const struct plan *p, const struct plan_env *env, const struct node *n, const struct plan_choice *c) {
+    struct layer_box box;
+
+    for (size_t i = 0; i < p->n_refused; i++) {
+        const struct plan_refusal *r = &p->refused[i];
+
+        if (r->node == n && r->choice.kernel == c->kernel && r->choice.in == c->in && r->choice.out == c->out)
+            return false;
+    }
+    plan_fill_layer(p, env, n, c->in, c->out, &box);
+    return c->kernel->fits(&env->options->cpu, &box.l);
+}
+
+int plan_refuse(struct plan *p, const struct node *n, const struct plan_choice *c) {
+    if (p->n_refused == p->refused_cap) {
+        size_t cap = p->refused_cap ? 2 * p->refused_cap : 16;
+        struct plan_refusal *grown = realloc(p->refused, cap * sizeof(*grown));
+
+        if (!grown)
+            return -ENOMEM;
+        p->refused = grown;
+        p->refused_cap = cap;
+    }
+    p->refused[p->n_refused++] = (struct plan_refusal){.node = n, .choice = *c};
+    return 0;
+}
+
 static bool try_kernel(const struct plan *p, const struct plan_env *env, const struct node *n,
     const struct kernel *k, struct plan_choice *ret) {
     enum layout order[] = {current_layout(p, n), LAYOUT_NHWC, LAYOUT_PLAIN, LAYOUT_nChw16c, LAYOUT_BITS};
-    struct layer_box box;
 
     for (size_t i = 0; i < sizeof(order) / sizeof(*order); i++) {
-        enum layout out;
+        struct plan_choice c = {.kernel = k, .in = order[i]};
 
         if ((i > 0 && order[i] == order[0]) || !(k->layouts.in & 1u << order[i]) ||
-            !output_layout(&k->layouts, order[i], &out))
+            !output_layout(&k->layouts, order[i], &c.out) || !fits(p, env, n, &c))
             continue;
-        plan_fill_layer(p, env, n, order[i], out, &box);
-        if (!k->fits(&env->options->cpu, &box.l))
-            continue;
-        *ret = (struct plan_choice){.kernel = k, .in = order[i], .out = out};
+        *ret = c;
         return true;
     }
     return false;
 }
 
-/* The default table: the first kernel that fits, in the layout at hand when it takes that. The planner
- * (dynamic programming over kernels and conversions, timed by the tuner) takes this function's place. */
-int plan_choose(const struct plan *p, const struct plan_env *env, const struct node *n, size_t skip,
-    struct plan_choice *ret, struct error *err) {
+/* Rules that hold for the node whatever its layouts: the lists of names, the operator, its posts. */
+struct rules {
+    bool forced, is_empty;
+};
+
+static struct rules rules_for(const struct plan *p, const struct plan_env *env, const struct node *n) {
+    return (struct rules){.forced = has_forced(env->options->kernels, n), .is_empty = has_empty(p, n)};
+}
+
+static bool is_allowed(
+    const struct plan_env *env, const struct node *n, const struct kernel *k, const struct rules *rules) {
     const struct net_options *o = env->options;
-    bool forced = has_forced(o->kernels, n), is_empty = has_empty(p, n);
+
+    if (!k->is_reference && (o->reference || rules->is_empty || is_listed(o->kernels, k->name, true) ||
+                                (rules->forced && !is_listed(o->kernels, k->name, false))))
+        return false;
+    return runs_op(k, n) && n->n_post <= (int)k->max_posts;
+}
+
+int plan_choose(const struct plan *p, const struct plan_env *env, const struct node *n,
+    struct plan_choice *ret, struct error *err) {
+    struct rules rules = rules_for(p, env, n);
+
+    for (size_t i = 0; i < kernel_table_size; i++) {
+        if (is_allowed(env, n, kernel_table[i], &rules) && try_kernel(p, env, n, kernel_table[i], ret))
+            return 0;
+    }
+    return error_set(err, -EOPNOTSUPP, "no kernel runs node '%s' (%s)", n->id ? n->id : n->name, n->op_type);
+}
+
+bool plan_can_run(
+    const struct plan *p, const struct plan_env *env, const struct node *n, const struct plan_choice *c) {
+    struct rules rules = rules_for(p, env, n);
+
+    return is_allowed(env, n, c->kernel, &rules) && fits(p, env, n, c);
+}
+
+/* The pairs of layouts of one kernel. */
+static size_t add_candidates(const struct plan *p, const struct plan_env *env, const struct node *n,
+    const struct kernel *k, struct plan_choice *ret, size_t max) {
+    size_t found = 0;
+
+    for (int in = 0; in < LAYOUT_COUNT; in++) {
+        for (int out = 0; out < LAYOUT_COUNT; out++) {
+            struct plan_choice c = {.kernel = k, .in = (enum layout)in, .out = (enum layout)out};
+
+            if (found < max && k->layouts.in & 1u << in && k->layouts.out & 1u << out &&
+                (in == out || k->layouts.free_out) && fits(p, env, n, &c))
+                ret[found++] = c;
+        }
+    }
+    return found;
+}
+
+size_t plan_candidates(const struct plan *p, const struct plan_env *env, const struct node *n,
+    struct plan_choice ret[static PLAN_MAX_CANDIDATES]) {
+    struct rules rules = rules_for(p, env, n);
+    size_t found = 0;
 
     for (size_t i = 0; i < kernel_table_size; i++) {
         const struct kernel *k = kernel_table[i];
 
-        if (!k->is_reference && (o->reference || is_empty || is_listed(o->kernels, k->name, true) ||
-                                    (forced && !is_listed(o->kernels, k->name, false))))
-            continue;
-        if (!runs_op(k, n) || n->n_post > (int)k->max_posts || !try_kernel(p, env, n, k, ret))
-            continue;
-        if (skip-- == 0)
-            return 0;
+        if ((!k->is_reference || found == 0) && is_allowed(env, n, k, &rules))
+            found += add_candidates(p, env, n, k, ret + found, PLAN_MAX_CANDIDATES - found);
     }
-    return error_set(err, -EOPNOTSUPP, "no kernel runs node '%s' (%s)", n->id ? n->id : n->name, n->op_type);
+    return found;
 }

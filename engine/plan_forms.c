@@ -125,8 +125,7 @@ int plan_constant_form(struct plan *p, const struct plan_env *env, int v, struct
     return r < 0 ? error_oom(err) : r;
 }
 
-/* The kernel that turns form `from` into type `to`. */
-static const struct kernel *find_conversion(const struct plan_env *env, const struct layer *l) {
+const struct kernel *plan_find_conversion(const struct plan_env *env, const struct layer *l) {
     for (size_t i = 0; i < kernel_convert_table_size; i++) {
         if (kernel_convert_table[i]->fits(&env->options->cpu, l))
             return kernel_convert_table[i];
@@ -134,14 +133,12 @@ static const struct kernel *find_conversion(const struct plan_env *env, const st
     return NULL;
 }
 
-void plan_fill_conversion(const struct plan *p, const struct plan_env *env, int from, const struct vtype *to,
-    struct layer_box *ret) {
-    const struct form *f = &p->forms[from];
-
+void plan_fill_conversion(const struct plan *p, const struct plan_env *env, const struct shape *s,
+    const struct vtype *from, const struct vtype *to, struct layer_box *ret) {
     memset(ret, 0, sizeof(*ret));
-    ret->in[0] = (struct tensor){.dtype = f->type.dtype, .shape = f->shape, .layout = f->type.layout};
-    ret->out[0] = (struct tensor){.dtype = to->dtype, .shape = f->shape, .layout = to->layout};
-    ret->in_type[0] = f->type;
+    ret->in[0] = (struct tensor){.dtype = from->dtype, .shape = *s, .layout = from->layout};
+    ret->out[0] = (struct tensor){.dtype = to->dtype, .shape = *s, .layout = to->layout};
+    ret->in_type[0] = *from;
     ret->out_type[0] = *to;
     ret->in_ptr[0] = &ret->in[0];
     ret->l = (struct layer){
@@ -169,8 +166,8 @@ static int convert(
     struct step *s;
     int form;
 
-    plan_fill_conversion(p, env, from, to, &box);
-    k = find_conversion(env, &box.l);
+    plan_fill_conversion(p, env, &p->forms[from].shape, &p->forms[from].type, to, &box);
+    k = plan_find_conversion(env, &box.l);
     if (!k)
         return error_set(err, -EOPNOTSUPP, "no conversion of value '%s' from %s to %s",
             env->graph->values[p->forms[from].value].name, layout_name(p->forms[from].type.layout),

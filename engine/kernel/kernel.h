@@ -79,6 +79,7 @@ struct kernel {
     bool reads_constants;  /* run() wants io.in[] of constant inputs (aligned copies); otherwise prepare()
                               packs  them and io.in[] is NULL */
     bool can_run_in_place; /* out[0] may be the memory of in[0] */
+    bool skips_zeros;      /* its time depends on how many weights are zero */
     bool can_sum_in_place; /* out[0] may be the memory of a residual */
     int (*prepare)(const struct layer *l, struct pack_cache *packs, struct kernel_state **ret,
         size_t *ret_scratch, struct error *err);

@@ -2,6 +2,9 @@
  *
  *   float_latency FILE BATCH THREADS
  *
+ * BONSAI_TUNE names a file of timings (engine/tune.h): kernels are chosen by what it says, and what it does
+ * not say is measured first. Without it the default table decides.
+ *
  * Prints "ready" when planned, then for every line "N" on standard input runs N times (after one more run
  * when N > 1) and prints the median of a run in microseconds. The other side (ort_latency.mjs) speaks the
  * same, so that a script can let the two take turns: this is how ratios stay true on a busy machine. */
@@ -24,6 +27,7 @@ static int compare(const void *a, const void *b) {
 }
 
 struct bench {
+    struct tuner *tuner;
     struct net *net;
     struct plan *plan;
     struct pool *pool;
@@ -48,6 +52,20 @@ static void *make_input(const struct shape *s) {
     return x;
 }
 
+/* One image size at a time, as the daemon does it, but to the end. */
+static int bench_tune(struct bench *b, const struct shape *shape, unsigned threads, struct error *err) {
+    struct tune_limits limits = {.seconds = 60};
+    int r = net_plan(b->net, shape, threads, &b->plan, err);
+
+    while (r == 0 && b->tuner && (r = net_tune(b->net, &limits, NULL, err)) == 1)
+        r = 0;
+    if (r == 0 && b->tuner)
+        r = tuner_save(b->tuner, err);
+    plan_unref(b->plan);
+    b->plan = NULL;
+    return r;
+}
+
 static int bench_open(struct bench *b, const char *path, int64_t batch, unsigned threads, struct error *err) {
     struct net_options o = {0};
     struct shape shape[8];
@@ -56,6 +74,9 @@ static int bench_open(struct bench *b, const char *path, int64_t batch, unsigned
 
     r = cpu_detect(getenv("BONSAI_HIDE_CPU"), &o.cpu, err);
     o.kernels = getenv("BONSAI_KERNELS");
+    if (r == 0 && getenv("BONSAI_TUNE"))
+        r = tuner_new(getenv("BONSAI_TUNE"), &b->tuner, NULL);
+    o.tuner = b->tuner;
     fd = open(path, O_RDONLY | O_CLOEXEC);
     if (r == 0)
         r = net_open_fd(fd, &o, &b->net, err);
@@ -71,7 +92,9 @@ static int bench_open(struct bench *b, const char *path, int64_t batch, unsigned
         }
         b->in[i] = (struct tensor){.dtype = DT_F32, .shape = shape[i], .data = make_input(&shape[i])};
     }
-    r = net_plan(b->net, shape, threads, &b->plan, err);
+    r = bench_tune(b, shape, threads, err);
+    if (r == 0)
+        r = net_plan(b->net, shape, threads, &b->plan, err);
     if (r == 0)
         r = pool_new(threads, &b->pool, err);
     if (r == 0)
@@ -144,6 +167,7 @@ int main(int argc, char **argv) {
     }
     plan_unref(b.plan);
     net_unref(b.net);
+    tuner_free(b.tuner);
     pool_free(b.pool);
     arena_done(&b.arena);
     for (int i = 0; i < 8; i++) {
