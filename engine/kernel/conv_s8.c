@@ -131,6 +131,9 @@ static void run_band(const struct call *c, int64_t band, int64_t block0, int64_t
         .n_pixels = g->ow,
         .y_row = (ptrdiff_t)((size_t)(g->ow * g->oc) * out_size),
         .y_pixel = (ptrdiff_t)((size_t)g->oc * out_size),
+        .loader = s->w.loader,
+        .table = s->w.table,
+        .panel = scratch + s->band_size,
         .w_block = s->w.block,
         .block0 = block0,
         .block1 = block1,
@@ -159,7 +162,7 @@ static void run_part(void *ctx, unsigned part) {
     const struct kernel_state *s = c->s;
     int64_t n = s->by_blocks ? s->w.n_blocks : s->n_bands;
     int64_t first = n * part / s->n_parts, end = n * (part + 1) / s->n_parts;
-    uint8_t *scratch = c->scratch + part * s->band_size;
+    uint8_t *scratch = c->scratch + part * (s->band_size + s->w.panel);
 
     if (!s->by_blocks) {
         for (int64_t band = first; band < end; band++)
@@ -302,7 +305,7 @@ static int layer_prepare(const struct layer *l, const struct s8_isa *isa, const 
     r = plan_bands(s, l->n_threads, macs, err);
     if (r < 0)
         return r;
-    *ret_scratch = s->band_size * s->n_parts;
+    *ret_scratch = (s->band_size + s->w.panel) * s->n_parts;
     *ret = TAKE(s);
     return 0;
 }
@@ -328,8 +331,8 @@ static bool gemm_shape(const struct layer *l, struct conv_geometry *g, struct s8
         return false;
     for (int i = 0; i + 1 < x->rank; i++)
         m *= x->dim[i];
-    *sh =
-        (struct s8_shape){.groups = 1, .oc = w->dim[is_kn], .ic = w->dim[!is_kn], .taps = 1, .is_kn = is_kn};
+    *sh = (struct s8_shape){
+        .groups = 1, .oc = w->dim[is_kn], .ic = w->dim[!is_kn], .taps = 1, .is_kn = is_kn, .is_matrix = true};
     if (x->dim[x->rank - 1] != sh->ic || m < 1)
         return false;
     sh->n_seg = sh->seg_taps = 1;

@@ -13,9 +13,11 @@
  * weights, bias and scales are packed in that order, and packing the sums back to bytes undoes it. */
 #include <immintrin.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/kernel/depthwise_s8.h"
+#include "engine/kernel/s8_codes.h"
 #include "engine/pack.h"
 
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
@@ -48,20 +50,20 @@ static bool is_pair(const struct depthwise *d) {
     return d->g.kh == 3 && d->g.sh == 1 && d->g.dh == 1;
 }
 
-static int32_t code_at(const struct layer *l, const struct s8_shape *sh, const struct depthwise *d, int64_t c,
-    int64_t ky, int64_t kx) {
-    return c < d->g.c && ky < d->g.kh ? s8_code(l->node->weight, sh, c, ky * d->g.kw + kx) : 0;
+static int32_t code_at(
+    const struct depthwise *d, const struct s8_codes *codes, int64_t c, int64_t ky, int64_t kx) {
+    return c < d->g.c && ky < d->g.kh ? s8_codes_at(codes, c, ky * d->g.kw + kx) : 0;
 }
 
-static void fill_lane(const struct layer *l, const struct s8_shape *sh, const struct depthwise *d, int64_t c,
-    int8_t *w, int32_t *bias, float *scale) {
+static void fill_lane(const struct layer *l, const struct s8_codes *codes, const struct depthwise *d,
+    int64_t c, int8_t *w, int32_t *bias, float *scale) {
     int64_t sum = 0;
     float s;
 
     for (int64_t g = 0; g < n_groups(d); g++)
         for (int64_t kx = 0; kx < d->g.kw; kx++)
             for (int64_t i = 0; i < 4; i++) {
-                int32_t code = code_at(l, sh, d, c, 4 * g + i, kx);
+                int32_t code = code_at(d, codes, c, 4 * g + i, kx);
 
                 w[(g * d->g.kw + kx) * COLUMN + i] = (int8_t)code;
                 sum += code;
@@ -88,18 +90,22 @@ int depthwise_pack_avx512vnni(
     snprintf(key, sizeof(key), "depthwise_s8_avx512vnni/%.400s", l->node->id);
     found = pack_find(packs, key);
     if (!found) {
-        int r = pack_new(key, NULL, 0, weights + 2 * tables, &p, err);
+        struct s8_codes codes = {0};
+        int r = s8_codes_read(l->node->weight, &sh, &codes, err);
 
-        if (r < 0)
-            return r;
-        for (int64_t i = 0; i < n_runs(d) * RUN; i++) {
+        if (r == 0)
+            r = pack_new(key, NULL, 0, weights + 2 * tables, &p, err);
+        for (int64_t i = 0; r == 0 && i < n_runs(d) * RUN; i++) {
             int64_t b = i / RUN, j = i % RUN / 16, lane = i % 16;
             uint8_t *to = p->data;
 
-            fill_lane(l, &sh, d, b * RUN + channel_of(is_half(d, b), j, lane),
+            fill_lane(l, &codes, d, b * RUN + channel_of(is_half(d, b), j, lane),
                 (int8_t *)to + (size_t)b * run + (size_t)(j * 64 + lane * 4),
                 (int32_t *)(void *)(to + weights) + i, (float *)(void *)(to + weights + tables) + i);
         }
+        free(codes.code);
+        if (r < 0)
+            return r;
         found = pack_publish(packs, p);
     }
     data = found->data;

@@ -1,11 +1,14 @@
 /* Filters of a depthwise convolution for the plain loop: s16 [tap][channel], then bias, then scale. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/kernel/depthwise_s8.h"
+#include "engine/kernel/s8_codes.h"
 #include "engine/pack.h"
 
-static void fill(const struct layer *l, const struct depthwise *d, const struct s8_shape *sh, uint8_t *data) {
+static void fill(
+    const struct layer *l, const struct depthwise *d, const struct s8_codes *codes, uint8_t *data) {
     const struct conv_geometry *g = &d->g;
     int64_t taps = g->kh * g->kw;
     int16_t *w = (int16_t *)(void *)data;
@@ -16,7 +19,7 @@ static void fill(const struct layer *l, const struct depthwise *d, const struct 
         float s = l->in_type[0].quant.scale * s8_channel_scale(l->node->weight, c);
 
         for (int64_t t = 0; t < taps; t++)
-            w[t * g->c + c] = (int16_t)s8_code(l->node->weight, sh, c, t);
+            w[t * g->c + c] = s8_codes_at(codes, c, t);
         bias[c] = s8_bias(l, c, s);
         scale[c] = s / l->out_type[0].quant.scale;
     }
@@ -37,11 +40,16 @@ int depthwise_pack(const struct layer *l, struct pack_cache *packs, struct depth
     snprintf(key, sizeof(key), "depthwise_s8/%.400s", l->node->id);
     found = pack_find(packs, key);
     if (!found) {
-        int r = pack_new(key, NULL, 0, size, &p, err);
+        struct s8_codes codes = {0};
+        int r = s8_codes_read(l->node->weight, &sh, &codes, err);
 
+        if (r == 0)
+            r = pack_new(key, NULL, 0, size, &p, err);
+        if (r == 0)
+            fill(l, d, &codes, p->data);
+        free(codes.code);
         if (r < 0)
             return r;
-        fill(l, d, &sh, p->data);
         found = pack_publish(packs, p);
     }
     data = found->data;

@@ -35,8 +35,10 @@ static void pixel_run(const struct s8_job *j, const uint8_t *a, uint8_t *y, cons
 }
 
 static void plain_run(const struct s8_job *j) {
+    size_t n_units = (size_t)(j->n_seg * (int64_t)j->seg_len / 2);
+
     for (int64_t b = j->block0; b < j->block1; b++) {
-        const uint8_t *w = j->w + (size_t)b * j->w_block;
+        const uint8_t *w = s8_block(j, b, n_units);
         int64_t oc = b * BLOCK;
 
         for (int64_t r = 0; r < j->n_rows; r++)
@@ -56,6 +58,8 @@ const struct s8_isa s8_isa_plain = {
     .element = 2,
     .step = 2,
     .block = BLOCK,
+    .unit = 32,
+    .loaders = s8_loaders_plain,
     .has = plain_has,
     .run = plain_run,
 };

@@ -10,10 +10,14 @@ struct s8_shape {
     int n_seg, seg_len;           /* pieces of K in memory, seg_len padded to a multiple of 4 */
     int seg_taps;                 /* taps next to each other in a piece, ic elements each */
     bool is_kn;
+    bool is_matrix; /* fully connected: the weights are read once and the time is the memory's */
 };
 
 struct s8_weights {
-    const uint8_t *w;         /* group after group */
+    const uint8_t *w;               /* group after group */
+    const struct s8_loader *loader; /* of codes; NULL: numbers */
+    const int8_t *table;
+    size_t panel;             /* bytes of a block as numbers, where there is a loader */
     const int32_t *bias;      /* [groups][n_blocks * isa->block] */
     const float *scale;       /* the same */
     size_t group, block;      /* bytes of a group and of a block */
@@ -27,9 +31,6 @@ bool s8_weights_fit(const struct layer *l, const struct s8_isa *isa, const struc
 /* `input`: scale and zero point of the layer's input. Errors: -ENOMEM, -EFBIG. */
 int s8_pack(const struct layer *l, struct pack_cache *packs, const struct s8_isa *isa,
     const struct s8_shape *sh, struct s8_weights *ret, struct error *err);
-
-/* Code less zero point of output channel `oc` (of all), input k = ci * taps + tap. */
-int32_t s8_code(const struct weight *w, const struct s8_shape *sh, int64_t oc, int64_t k);
 
 float s8_channel_scale(const struct weight *w, int64_t oc);
 

@@ -23,6 +23,7 @@ static uint32_t next_random(uint32_t *state) {
 struct conv_case {
     int64_t n, c, h, w, oc, kh, kw, stride, dilation, pad, groups;
     bool per_channel, is_float_out, has_bias, unsigned_weights;
+    int n_values; /* different weights; 0: any */
 };
 
 /* A layer and all the memory behind it. */
@@ -42,8 +43,12 @@ static struct weight *weight_of(struct fixture *f, const struct conv_case *k, ui
 
     f->w_codes = malloc((size_t)n_w);
     f->w_scale = malloc((size_t)n_scale * sizeof(float));
-    for (int64_t i = 0; i < n_w; i++)
+    for (int64_t i = 0; i < n_w; i++) {
         f->w_codes[i] = (uint8_t)next_random(rng);
+        /* spread over the range, 0 not always among them */
+        if (k->n_values)
+            f->w_codes[i] = (uint8_t)(f->w_codes[i] % k->n_values * (255 / k->n_values) + 1);
+    }
     for (int64_t i = 0; i < n_scale; i++)
         f->w_scale[i] = 0.001f * (float)(1 + next_random(rng) % 9);
     f->zero_points[0] = 7;
@@ -208,32 +213,32 @@ static void *run_kernel(
 }
 
 static const struct conv_case conv_cases[] = {
-    /* n c h w oc kh kw stride dilation pad groups per_channel float bias unsigned */
-    {1, 16, 9, 8, 16, 3, 3, 1, 1, 1, 1, true, false, true, false},
-    {2, 3, 11, 13, 24, 3, 3, 2, 1, 1, 1, true, false, true, false},
-    {1, 3, 15, 15, 40, 7, 7, 2, 1, 3, 1, false, false, true, false},
-    {1, 64, 7, 7, 64, 3, 3, 1, 1, 1, 1, true, false, true, false},
-    {1, 32, 4, 4, 144, 3, 3, 1, 1, 1, 1, true, false, false, false},
-    {3, 24, 5, 6, 72, 1, 1, 1, 1, 0, 1, true, false, true, false},
-    {1, 17, 5, 6, 33, 1, 1, 1, 1, 0, 1, true, false, true, false},
-    {1, 64, 1, 1, 128, 1, 1, 1, 1, 0, 1, true, false, true, false},
-    {1, 32, 8, 8, 64, 1, 1, 2, 1, 0, 1, true, false, true, false},
-    {1, 8, 12, 12, 8, 3, 3, 1, 2, 2, 1, true, false, true, false},
-    {1, 24, 6, 5, 36, 3, 3, 1, 1, 1, 3, true, false, true, false},
-    {1, 20, 6, 5, 20, 3, 3, 1, 1, 1, 20, true, false, true, false},
-    {2, 96, 14, 13, 96, 3, 3, 2, 1, 1, 96, true, false, true, false},
-    {1, 40, 9, 9, 40, 5, 5, 1, 1, 2, 40, false, false, true, false},
-    {1, 96, 9, 7, 96, 3, 3, 1, 1, 1, 96, true, false, true, false},
-    {2, 30, 11, 9, 30, 3, 3, 2, 1, 1, 30, true, false, true, false},
-    {1, 72, 7, 7, 72, 3, 3, 1, 2, 2, 72, true, false, true, false},
-    {1, 33, 10, 10, 33, 5, 5, 2, 1, 2, 33, true, false, true, false},
-    {1, 70, 6, 6, 70, 3, 3, 1, 1, 0, 70, true, false, true, false},
-    {1, 32, 5, 6, 32, 3, 4, 1, 1, 1, 32, false, false, true, true},
-    {1, 16, 9, 40, 16, 1, 5, 1, 1, 0, 1, true, false, true, false},
-    {1, 16, 9, 8, 32, 3, 3, 1, 1, 1, 1, true, true, true, false},
-    {1, 16, 9, 8, 32, 3, 3, 1, 1, 1, 1, false, false, true, true},
-    {1, 200, 30, 30, 16, 3, 3, 1, 1, 1, 1, true, false, true, false},
-    {1, 30, 40, 40, 10, 1, 1, 1, 1, 0, 1, true, false, true, false},
+    /* n c h w oc kh kw stride dilation pad groups per_channel float bias unsigned values */
+    {1, 16, 9, 8, 16, 3, 3, 1, 1, 1, 1, true, false, true, false, 0},
+    {2, 3, 11, 13, 24, 3, 3, 2, 1, 1, 1, true, false, true, false, 0},
+    {1, 3, 15, 15, 40, 7, 7, 2, 1, 3, 1, false, false, true, false, 0},
+    {1, 64, 7, 7, 64, 3, 3, 1, 1, 1, 1, true, false, true, false, 0},
+    {1, 32, 4, 4, 144, 3, 3, 1, 1, 1, 1, true, false, false, false, 0},
+    {3, 24, 5, 6, 72, 1, 1, 1, 1, 0, 1, true, false, true, false, 0},
+    {1, 17, 5, 6, 33, 1, 1, 1, 1, 0, 1, true, false, true, false, 0},
+    {1, 64, 1, 1, 128, 1, 1, 1, 1, 0, 1, true, false, true, false, 0},
+    {1, 32, 8, 8, 64, 1, 1, 2, 1, 0, 1, true, false, true, false, 0},
+    {1, 8, 12, 12, 8, 3, 3, 1, 2, 2, 1, true, false, true, false, 0},
+    {1, 24, 6, 5, 36, 3, 3, 1, 1, 1, 3, true, false, true, false, 0},
+    {1, 20, 6, 5, 20, 3, 3, 1, 1, 1, 20, true, false, true, false, 0},
+    {2, 96, 14, 13, 96, 3, 3, 2, 1, 1, 96, true, false, true, false, 0},
+    {1, 40, 9, 9, 40, 5, 5, 1, 1, 2, 40, false, false, true, false, 0},
+    {1, 96, 9, 7, 96, 3, 3, 1, 1, 1, 96, true, false, true, false, 0},
+    {2, 30, 11, 9, 30, 3, 3, 2, 1, 1, 30, true, false, true, false, 0},
+    {1, 72, 7, 7, 72, 3, 3, 1, 2, 2, 72, true, false, true, false, 0},
+    {1, 33, 10, 10, 33, 5, 5, 2, 1, 2, 33, true, false, true, false, 0},
+    {1, 70, 6, 6, 70, 3, 3, 1, 1, 0, 70, true, false, true, false, 0},
+    {1, 32, 5, 6, 32, 3, 4, 1, 1, 1, 32, false, false, true, true, 0},
+    {1, 16, 9, 40, 16, 1, 5, 1, 1, 0, 1, true, false, true, false, 0},
+    {1, 16, 9, 8, 32, 3, 3, 1, 1, 1, 1, true, true, true, false, 0},
+    {1, 16, 9, 8, 32, 3, 3, 1, 1, 1, 1, false, false, true, true, 0},
+    {1, 200, 30, 30, 16, 3, 3, 1, 1, 1, 1, true, false, true, false, 0},
+    {1, 30, 40, 40, 10, 1, 1, 1, 1, 0, 1, true, false, true, false, 0},
 };
 
 static const struct kernel *const conv_kernels[] = {
@@ -274,36 +279,39 @@ static struct conv_case random_case(uint32_t *rng) {
     return k;
 }
 
-static void check_conv(const struct conv_case *k, size_t number) {
-    for (size_t j = 0; j < sizeof(conv_kernels) / sizeof(conv_kernels[0]); j++) {
-        struct fixture f;
-        size_t size;
-        void *want, *got;
+static void check_conv(const struct conv_case *k, size_t number, bool is_compact, const char *hide) {
+    struct fixture f;
+    size_t size;
+    void *want;
 
-        fixture_init(&f, k);
-        want = formula(&f, k, &size);
-        got = run_kernel(&f, conv_kernels[j], NULL, size, 1);
+    fixture_init(&f, k);
+    f.l.is_compact = is_compact;
+    want = formula(&f, k, &size);
+    for (size_t j = 0; j < sizeof(conv_kernels) / sizeof(conv_kernels[0]); j++) {
+        void *got = run_kernel(&f, conv_kernels[j], hide, size, 1);
+
         if (got && memcmp(got, want, size) != 0)
             fail_msg(
-                "case %zu, kernel %s: n %d c %d %dx%d oc %d kernel %dx%d stride %d dilation %d pad %d groups %d",
+                "case %zu, kernel %s: n %d c %d %dx%d oc %d kernel %dx%d stride %d dilation %d pad %d groups %d values %d",
                 number, conv_kernels[j]->name, (int)k->n, (int)k->c, (int)k->h, (int)k->w, (int)k->oc,
-                (int)k->kh, (int)k->kw, (int)k->stride, (int)k->dilation, (int)k->pad, (int)k->groups);
+                (int)k->kh, (int)k->kw, (int)k->stride, (int)k->dilation, (int)k->pad, (int)k->groups,
+                k->n_values);
         if (conv_kernels[j] == &kernel_conv_s8_plain && !got)
             fail_msg(
                 "case %zu: plain C does not take it, c %d groups %d kernel %dx%d float %d unsigned %d channel %d oc %d n %d h %d w %d s %d d %d p %d",
                 number, (int)k->c, (int)k->groups, (int)k->kh, (int)k->kw, k->is_float_out,
                 k->unsigned_weights, k->per_channel, (int)k->oc, (int)k->n, (int)k->h, (int)k->w,
                 (int)k->stride, (int)k->dilation, (int)k->pad);
-        free(want);
         free(got);
-        fixture_done(&f);
     }
+    free(want);
+    fixture_done(&f);
 }
 
 static void test_convolutions_give_the_bytes_of_the_formula(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof(conv_cases) / sizeof(conv_cases[0]); i++)
-        check_conv(&conv_cases[i], i);
+        check_conv(&conv_cases[i], i, false, NULL);
 }
 
 static void test_random_convolutions_give_the_bytes_of_the_formula(void **state) {
@@ -314,15 +322,131 @@ static void test_random_convolutions_give_the_bytes_of_the_formula(void **state)
     for (size_t i = 0; i < (draws ? strtoul(draws, NULL, 10) : 40); i++) {
         struct conv_case k = random_case(&rng);
 
-        check_conv(&k, i);
+        check_conv(&k, i, false, NULL);
     }
+}
+
+/* Packed in as few bits as the values allow: the same bytes. */
+static void test_coded_weights_give_the_bytes_of_the_formula(void **state) {
+    static const int n_values[] = {1, 2, 3, 4, 5, 9, 16, 17, 40, 100, 128, 129};
+    uint32_t rng = SEED;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(conv_cases) / sizeof(conv_cases[0]); i++)
+        for (size_t j = 0; j < sizeof(n_values) / sizeof(n_values[0]); j++) {
+            struct conv_case k = conv_cases[i];
+
+            k.n_values = n_values[j];
+            check_conv(&k, i * 1000 + (size_t)k.n_values, true, i % 2 ? NULL : "avx512_vbmi");
+        }
+    for (size_t i = 0; i < 40; i++) {
+        struct conv_case k = random_case(&rng);
+
+        k.n_values = n_values[i % (sizeof(n_values) / sizeof(n_values[0]))];
+        check_conv(&k, i, true, NULL);
+    }
+}
+
+/* The convolution of a picture of one pixel each is a fully connected layer. */
+static void make_matrix(struct fixture *f, const struct conv_case *k) {
+    struct node *n = &f->g->nodes[0];
+
+    n->op = op_find("", "Gemm");
+    n->op_type = "Gemm";
+    graph_set_attr_int(f->g, n, "transB", 1);
+    f->x.shape = (struct shape){.rank = 2, .dim = {k->n, k->c}};
+    f->y.shape = (struct shape){.rank = 2, .dim = {k->n, k->oc}};
+    f->weight.shape = f->w_tensor.shape = (struct shape){.rank = 2, .dim = {k->oc, k->c}};
+    f->x.layout = f->y.layout = LAYOUT_PLAIN;
+}
+
+static const struct kernel *const gemm_kernels[] = {
+    &kernel_gemm_s8_avx512vnni,
+    &kernel_gemm_s8_avx2,
+    &kernel_gemm_s8_plain,
+};
+
+static void check_matrix(const struct conv_case *k, const char *hide, unsigned n_threads) {
+    struct fixture f;
+    size_t size;
+    void *want;
+
+    fixture_init(&f, k);
+    want = formula(&f, k, &size);
+    make_matrix(&f, k);
+    for (size_t j = 0; j < sizeof(gemm_kernels) / sizeof(gemm_kernels[0]); j++) {
+        void *got = run_kernel(&f, gemm_kernels[j], hide, size, n_threads);
+
+        if (got && memcmp(got, want, size) != 0)
+            fail_msg("kernel %s: %d x %d -> %d, %d values", gemm_kernels[j]->name, (int)k->n, (int)k->c,
+                (int)k->oc, k->n_values);
+        assert_true(got || gemm_kernels[j] != &kernel_gemm_s8_plain);
+        free(got);
+    }
+    free(want);
+    fixture_done(&f);
+}
+
+static void test_fully_connected_layers_give_the_bytes_of_the_formula(void **state) {
+    static const int n_values[] = {0, 2, 3, 4, 8, 16, 60};
+    static const int64_t ic[] = {1, 4, 12, 16, 36, 64, 67, 200}, oc[] = {1, 16, 17, 32, 48, 49, 64, 100, 130};
+    struct conv_case k = {1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, true, false, true, false, 0};
+
+    (void)state;
+    for (size_t v = 0; v < sizeof(n_values) / sizeof(n_values[0]); v++)
+        for (size_t i = 0; i < sizeof(ic) / sizeof(ic[0]); i++)
+            for (size_t o = 0; o < sizeof(oc) / sizeof(oc[0]); o++)
+                for (k.n = 1; k.n <= 10; k.n += 1 + (int64_t)(i + o) % 3) {
+                    k.n_values = n_values[v];
+                    k.c = ic[i];
+                    k.oc = oc[o];
+                    k.is_float_out = (i + o) % 2;
+                    check_matrix(&k, i % 2 ? NULL : "avx512_vbmi", 1);
+                }
+    k = (struct conv_case){1, 1200, 1, 1, 4100, 1, 1, 1, 1, 0, 1, true, false, true, false, 16};
+    check_matrix(&k, NULL, 1);
+    check_matrix(&k, NULL, 2);
+}
+
+static void test_few_values_take_few_bytes(void **state) {
+    static const struct {
+        int n_values;
+        double at_most; /* of the bytes of floats */
+    } cases[] = {{2, 1 / 25.0}, {4, 1 / 14.0}, {16, 1 / 7.0}, {60, 1 / 5.0}, {0, 1 / 3.8}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        for (size_t j = 0; j < 3; j++) {
+            struct conv_case k = conv_cases[3];
+            struct pack_cache *packs = pack_cache_new();
+            struct kernel_state *s = NULL;
+            struct error err = {0};
+            size_t scratch;
+            struct fixture f;
+            struct cpu cpu;
+
+            k.n_values = cases[i].n_values;
+            fixture_init(&f, &k);
+            assert_int_equal(cpu_detect(NULL, &cpu, &err), 0);
+            f.l.cpu = &cpu;
+            f.l.is_compact = true;
+            /* AVX2 and plain C hold plain weights in two bytes */
+            if (conv_kernels[j]->fits(&cpu, &f.l) && (j == 0 || k.n_values)) {
+                assert_int_equal(conv_kernels[j]->prepare(&f.l, packs, &s, &scratch, &err), 0);
+                assert_true((double)pack_count_bytes(packs) <=
+                            cases[i].at_most * 4 * (double)(k.oc * k.c * k.kh * k.kw));
+                conv_kernels[j]->done(s);
+            }
+            pack_cache_free(packs);
+            fixture_done(&f);
+        }
 }
 
 static void test_parts_of_threads_give_the_same_bytes(void **state) {
     static const struct conv_case big[] = {
-        {1, 64, 28, 28, 128, 3, 3, 1, 1, 1, 1, true, false, true, false},
-        {1, 2048, 1, 1, 2048, 1, 1, 1, 1, 0, 1, true, false, true, false},
-        {1, 256, 28, 28, 128, 1, 1, 1, 1, 0, 1, true, false, true, false},
+        {1, 64, 28, 28, 128, 3, 3, 1, 1, 1, 1, true, false, true, false, 0},
+        {1, 2048, 1, 1, 2048, 1, 1, 1, 1, 0, 1, true, false, true, false, 0},
+        {1, 256, 28, 28, 128, 1, 1, 1, 1, 0, 1, true, false, true, false, 0},
     };
 
     (void)state;
@@ -358,6 +482,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_convolutions_give_the_bytes_of_the_formula),
         cmocka_unit_test(test_random_convolutions_give_the_bytes_of_the_formula),
+        cmocka_unit_test(test_coded_weights_give_the_bytes_of_the_formula),
+        cmocka_unit_test(test_fully_connected_layers_give_the_bytes_of_the_formula),
+        cmocka_unit_test(test_few_values_take_few_bytes),
         cmocka_unit_test(test_parts_of_threads_give_the_same_bytes),
         cmocka_unit_test(test_hidden_features_hide_kernels),
     };
