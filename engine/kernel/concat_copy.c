@@ -7,11 +7,13 @@
 #include <string.h>
 
 #include "engine/kernel/rows.h"
+#include "engine/pool.h"
 
 struct kernel_state {
     size_t outer, total;
     int n;
     size_t run[LAYER_MAX_IO]; /* bytes */
+    size_t n_parts;           /* of the outer dimensions, for threads */
 };
 
 static int axis_of(const struct layer *l) {
@@ -37,6 +39,9 @@ static bool concat_fits(const struct cpu *cpu, const struct layer *l) {
     }
     return true;
 }
+
+/* Below so many bytes (some 10 us) waking another thread costs more than it brings. */
+#define MIN_BYTES_A_PART ((size_t)1 << 17)
 
 static int concat_prepare(const struct layer *l, struct pack_cache *packs, struct kernel_state **ret,
     size_t *ret_scratch, struct error *err) {
@@ -69,20 +74,39 @@ static int concat_prepare(const struct layer *l, struct pack_cache *packs, struc
             s->run[i] *= (size_t)l->in[i]->shape.dim[order[d]];
         s->total += s->run[i];
     }
+    s->n_parts = s->outer * s->total / MIN_BYTES_A_PART + 1;
+    s->n_parts = s->n_parts < l->n_threads ? s->n_parts : l->n_threads;
+    s->n_parts = s->n_parts < s->outer ? s->n_parts : s->outer;
     *ret = s;
     return 0;
 }
 
-static void concat_run(const struct kernel_state *s, const struct run_io *io) {
-    char *y = io->out[0];
+struct call {
+    const struct kernel_state *s;
+    const struct run_io *io;
+};
 
-    for (int i = 0; i < s->n; i++) {
-        const char *x = io->in[i];
+static void run_part(void *ctx, unsigned part) {
+    const struct call *c = ctx;
+    const struct kernel_state *s = c->s;
+    size_t first = s->outer * part / s->n_parts, last = s->outer * (part + 1) / s->n_parts;
+    char *y = (char *)c->io->out[0] + first * s->total;
 
-        for (size_t k = 0; k < s->outer; k++)
-            memcpy(y + k * s->total, x + k * s->run[i], s->run[i]);
-        y += s->run[i];
+    for (size_t k = first; k < last; k++) {
+        for (int i = 0; i < s->n; i++) {
+            memcpy(y, (const char *)c->io->in[i] + k * s->run[i], s->run[i]);
+            y += s->run[i];
+        }
     }
+}
+
+static void concat_run(const struct kernel_state *s, const struct run_io *io) {
+    struct call c = {s, io};
+
+    if (s->n_parts > 1)
+        pool_run(io->pool, (unsigned)s->n_parts, run_part, &c);
+    else if (s->outer > 0)
+        run_part(&c, 0);
 }
 
 static struct kernel_state *concat_done(struct kernel_state *s) {

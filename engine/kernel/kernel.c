@@ -14,6 +14,7 @@ const struct kernel *const kernel_table[] = {
     &kernel_eltwise_f32_onednn,
     &kernel_gemm_f32_onednn,
     &kernel_lrn_f32_onednn,
+    &kernel_pool_f32,
     &kernel_pool_f32_onednn,
     &kernel_concat_s8,
     &kernel_depthwise_s8_avx512vnni,

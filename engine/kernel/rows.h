@@ -14,6 +14,7 @@ extern const struct kernel kernel_convert_any;
 extern const struct kernel kernel_eltwise_f32_onednn;
 extern const struct kernel kernel_gemm_f32_onednn;
 extern const struct kernel kernel_lrn_f32_onednn;
+extern const struct kernel kernel_pool_f32;
 extern const struct kernel kernel_pool_f32_onednn;
 extern const struct kernel kernel_reference;
 extern const struct kernel kernel_resize_f32;
