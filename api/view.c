@@ -166,7 +166,7 @@ json_t *view_model(struct api *api, const json_t *model, bool is_row) {
             (int)target_limit(api, model, "timeout_ms")));
     set_summary(o, json_object_get(model, "summary"), is_row);
     json_object_set_new(o, "bytes_resident", json_integer(resident_sum(variants)));
-    json_object_set_new(o, "bytes_shared", json_integer(0));
+    json_object_set_new(o, "bytes_shared", json_integer((json_int_t)residency_shared(api->residency, name)));
     json_object_set_new(
         o, "route", json_pack("{s:s, s:{s:f}}", "primary", "original", "weights", "original", 1.0));
     if (is_row) {

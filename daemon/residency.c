@@ -126,13 +126,18 @@ static size_t net_bytes_total(struct net *n, unsigned slots) {
 /* What several together take: a slot has one arena, as large as the one that needs most. */
 struct tally {
     uint64_t own, arena;
+    uint64_t packs; /* number of the count of packed weights, which nets share */
 };
+
+static struct tally tally_new(void) {
+    return (struct tally){.packs = net_new_tally()};
+}
 
 static void tally_add(struct tally *t, struct net *n) {
     struct net_bytes b;
 
     net_count_bytes(n, &b);
-    t->own += b.packed + b.plans + b.mapped;
+    t->own += net_tally_packed(n, t->packs) + b.plans + b.mapped;
     if (t->arena < b.arena_max)
         t->arena = b.arena_max;
 }
@@ -142,7 +147,7 @@ static uint64_t tally_bytes(const struct tally *t, unsigned slots) {
 }
 
 static uint64_t used_locked(const struct residency *r) {
-    struct tally t = {0};
+    struct tally t = tally_new();
 
     for (const struct entry *e = r->first; e; e = e->next)
         if (e->resident)
@@ -200,7 +205,7 @@ static void let_go(struct residency *r, struct resident *gone) {
 
 /* With `net`, which is not in the table yet. */
 static uint64_t used_with_locked(const struct residency *r, struct net *net) {
-    struct tally t = {0};
+    struct tally t = tally_new();
 
     tally_add(&t, net);
     for (const struct entry *e = r->first; e; e = e->next)
@@ -212,7 +217,7 @@ static uint64_t used_with_locked(const struct residency *r, struct net *net) {
 /* Least recently used first, only if that is enough; nothing changes otherwise. */
 static bool make_room_locked(
     struct residency *r, struct net *net, bool may_evict, uint64_t *ret_available, struct resident **gone) {
-    struct tally kept = {0};
+    struct tally kept = tally_new();
     uint64_t used;
 
     for (struct entry *e = r->first; e; e = e->next)
@@ -522,6 +527,24 @@ void residency_restore(struct residency *r) {
     restore(r, list, true);
     restore(r, list, false);
     json_decref(list);
+}
+
+/* Each once: what all variants of the model come to, less what each has for itself. */
+uint64_t residency_shared(struct residency *r, const char *model) {
+    uint64_t tally = net_new_tally(), all = 0, own = 0;
+
+    pthread_mutex_lock(&r->lock);
+    for (const struct entry *e = r->first; e; e = e->next) {
+        struct net_bytes b;
+
+        if (!e->resident || strcmp(e->resident->model, model) != 0)
+            continue;
+        net_count_bytes(e->resident->net, &b);
+        own += b.packed;
+        all += net_tally_packed(e->resident->net, tally);
+    }
+    pthread_mutex_unlock(&r->lock);
+    return all > own ? all - own : 0;
 }
 
 enum variant_state residency_state(

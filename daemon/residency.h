@@ -23,7 +23,7 @@ struct resident {
     int number;
     char *key; /* "model/number" */
     struct net *net;
-    size_t bytes; /* counted: packed weights, plans, touched pages, arenas of all slots */
+    size_t bytes; /* counted: packed weights that no other has, plans, touched pages, arenas of all slots */
     struct resident_usage *usage;
 };
 
@@ -65,6 +65,8 @@ void residency_restore(struct residency *r);
 #define RESIDENCY_REASON_MAX 256
 enum variant_state residency_state(
     struct residency *r, const char *key, uint64_t *ret_bytes, char reason[static RESIDENCY_REASON_MAX]);
+/* Packed weights that a variant of the model has in common with any other one in memory, each once. */
+uint64_t residency_shared(struct residency *r, const char *model);
 void residency_count(struct residency *r, uint64_t *ret_used, uint64_t *ret_budget);
 
 #endif

@@ -338,15 +338,32 @@ struct plan *plan_unref(struct plan *p) {
 
 void net_count_bytes(const struct net *n, struct net_bytes *ret) {
     struct net *m = (struct net *)(uintptr_t)n; /* its mutex */
+    struct pack_count packs;
 
     *ret = (struct net_bytes){
         .plans = graph_count_bytes(n->loaded) + atomic_load(&n->onednn->n_prims) * PRIM_BYTES};
     pthread_mutex_lock(&m->mutex);
-    ret->packed = pack_count_bytes(n->packs->cache);
+    packs = pack_count_bytes(n->packs->cache);
+    ret->packed = packs.own;
+    ret->shared = packs.shared;
     for (size_t i = 0; i < n->n_plans; i++) {
         ret->plans += plan_count_bytes(n->plans[i]);
         if (ret->arena_max < n->plans[i]->arena_size)
             ret->arena_max = n->plans[i]->arena_size;
     }
     pthread_mutex_unlock(&m->mutex);
+}
+
+uint64_t net_new_tally(void) {
+    return pack_bytes_new_tally();
+}
+
+size_t net_tally_packed(const struct net *n, uint64_t tally) {
+    struct net *m = (struct net *)(uintptr_t)n;
+    size_t sum;
+
+    pthread_mutex_lock(&m->mutex);
+    sum = pack_tally_bytes(n->packs->cache, tally);
+    pthread_mutex_unlock(&m->mutex);
+    return sum;
 }

@@ -93,11 +93,16 @@ size_t plan_n_steps(const struct plan *p);
 void plan_get_step(const struct plan *p, size_t i, struct plan_step *ret);
 
 struct net_bytes {
-    size_t packed;    /* packed weights of all plans, each once */
+    size_t packed;    /* packed weights of all plans, each once, that no other net has */
+    size_t shared;    /* those that other nets have as well */
     size_t plans;     /* primitives, tables, graph */
     size_t mapped;    /* bytes of the file still needed (unpacked weights) */
     size_t arena_max; /* the largest arena a slot needs for the plans at hand */
 };
 void net_count_bytes(const struct net *n, struct net_bytes *ret);
+
+/* Packed weights of several nets together: a new tally, then of each net those that none before it had. */
+uint64_t net_new_tally(void);
+size_t net_tally_packed(const struct net *n, uint64_t tally);
 
 #endif

@@ -6,14 +6,14 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "engine/hugemem.h"
 
 #define N_BUCKETS 256
 
 struct pack_cache {
-    pthread_mutex_t mutex; /* protects what follows, and `next` of every pack */
+    pthread_mutex_t mutex; /* protects what follows, and the links of every pack */
     struct pack *bucket[N_BUCKETS];
-    size_t used; /* bytes found or published since pack_take_used */
+    struct pack *first; /* all, by next_in_net */
+    size_t used;        /* bytes found or published since pack_take_used */
 };
 
 struct pack_cache *pack_cache_new(void) {
@@ -27,13 +27,11 @@ struct pack_cache *pack_cache_new(void) {
 struct pack_cache *pack_cache_free(struct pack_cache *c) {
     if (!c)
         return NULL;
-    for (size_t i = 0; i < N_BUCKETS; i++) {
-        while (c->bucket[i]) {
-            struct pack *p = c->bucket[i];
+    while (c->first) {
+        struct pack *p = c->first;
 
-            c->bucket[i] = p->next;
-            pack_drop(p);
-        }
+        c->first = p->next_in_net;
+        pack_drop(p);
     }
     pthread_mutex_destroy(&c->mutex);
     free(c);
@@ -75,14 +73,15 @@ int pack_new(
     char *own = malloc(key_size + meta_size);
 
     if (p)
-        p->data = hugemem_new(size);
-    if (!p || !own || !p->data) {
+        p->bytes = pack_bytes_new(size);
+    if (!p || !own || !p->bytes) {
         if (p)
-            hugemem_free(p->data, size);
+            pack_bytes_drop(p->bytes);
         free(p);
         free(own);
         return error_oom(err);
     }
+    p->data = p->bytes->data;
     /* the description first: it is aligned then */
     if (meta_size)
         memcpy(own, meta, meta_size);
@@ -98,7 +97,7 @@ int pack_new(
 void pack_drop(struct pack *p) {
     if (!p)
         return;
-    hugemem_free(p->data, p->size);
+    pack_bytes_drop(p->bytes);
     free((void *)(uintptr_t)(p->meta ? p->meta : p->key));
     free(p);
 }
@@ -106,6 +105,8 @@ void pack_drop(struct pack *p) {
 const struct pack *pack_publish(struct pack_cache *c, struct pack *p) {
     struct pack *result;
 
+    p->bytes = pack_bytes_share(p->bytes);
+    p->data = p->bytes->data;
     pthread_mutex_lock(&c->mutex);
     result = find_locked(c, p->key);
     if (!result) {
@@ -113,6 +114,8 @@ const struct pack *pack_publish(struct pack_cache *c, struct pack *p) {
 
         p->next = *bucket;
         *bucket = p;
+        p->next_in_net = c->first;
+        c->first = p;
         c->used += p->size;
         result = p;
     }
@@ -122,16 +125,22 @@ const struct pack *pack_publish(struct pack_cache *c, struct pack *p) {
     return result;
 }
 
-size_t pack_count_bytes(struct pack_cache *c) {
-    size_t sum = 0;
+/* Packs stay until the net goes: only the list's head is another's to change. */
+static const struct pack *first_of(struct pack_cache *c) {
+    const struct pack *first;
 
     pthread_mutex_lock(&c->mutex);
-    for (size_t i = 0; i < N_BUCKETS; i++) {
-        for (const struct pack *p = c->bucket[i]; p; p = p->next)
-            sum += p->size;
-    }
+    first = c->first;
     pthread_mutex_unlock(&c->mutex);
-    return sum;
+    return first;
+}
+
+struct pack_count pack_count_bytes(struct pack_cache *c) {
+    return pack_bytes_count(first_of(c));
+}
+
+size_t pack_tally_bytes(struct pack_cache *c, uint64_t tally) {
+    return pack_bytes_tally(first_of(c), tally);
 }
 
 size_t pack_take_used(struct pack_cache *c) {

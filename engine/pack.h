@@ -1,5 +1,6 @@
 /* Packed weights of one net: made by the first plan that needs them, kept until the net goes, used by every
- * later plan. What a pack looks like (blocked layout, sums of columns, …) is its maker's business: `meta`
+ * later plan. Where another net of the process has the same bytes, they are there once (pack_store.h). What a
+ * pack looks like (blocked layout, sums of columns, …) is its maker's business: `meta`
  * holds the description. That the first plan fixes the layout and the later ones take it is what makes a
  * batch give the answers of single images.
  *
@@ -10,6 +11,7 @@
 #include <stddef.h>
 
 #include "base/error.h"
+#include "engine/pack_store.h"
 
 struct pack_cache;
 
@@ -19,7 +21,10 @@ struct pack {
     size_t meta_size;
     void *data; /* aligned to 64 bytes; on huge pages where big */
     size_t size;
-    struct pack *next; /* the cache's */
+
+    /* the cache's */
+    struct pack *next, *next_in_net;
+    struct pack_bytes *bytes;
 };
 
 struct pack_cache *pack_cache_new(void);
@@ -34,10 +39,14 @@ int pack_new(
     const char *key, const void *meta, size_t meta_size, size_t size, struct pack **ret, struct error *err);
 void pack_drop(struct pack *p); /* of one never published */
 
-/* Takes `p`; when another thread was first, `p` is dropped and the other's returned. Cannot fail. */
+/* Takes `p`; when another thread was first, `p` is dropped and the other's returned. Nobody writes to the
+ * bytes from here on, and they may lie elsewhere: p->data of before is gone. Cannot fail. */
 const struct pack *pack_publish(struct pack_cache *c, struct pack *p);
 
-size_t pack_count_bytes(struct pack_cache *c);
+struct pack_count pack_count_bytes(struct pack_cache *c);
+
+/* Of several nets together (pack_store.h). */
+size_t pack_tally_bytes(struct pack_cache *c, uint64_t tally);
 
 /* Bytes of the packs found or published since the last call: what one kernel's prepare used. */
 size_t pack_take_used(struct pack_cache *c);
