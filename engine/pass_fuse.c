@@ -46,7 +46,7 @@ static const struct tensor *scalar_arg(struct graph *g, const struct node *n, in
     const struct tensor *t = i < n->n_in && n->in[i] >= 0 ? g->values[n->in[i]].init : NULL;
     struct tensor *copy;
 
-    if (!t)
+    if (!t || t->dtype != DT_F32)
         return NULL;
     copy = graph_alloc(g, sizeof(*copy));
     if (!copy)

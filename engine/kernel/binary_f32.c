@@ -8,6 +8,7 @@
 
 #include "engine/kernel/isa.h"
 #include "engine/kernel/rows.h"
+#include "engine/ops/binary_fn.h"
 
 enum binary { BINARY_ADD, BINARY_SUB, BINARY_MUL, BINARY_DIV, BINARY_MAX, BINARY_MIN, BINARY_PRELU };
 
@@ -49,7 +50,7 @@ static bool has_clamps(const struct layer *l) {
 static bool binary_fits(const struct cpu *cpu, const struct layer *l) {
     (void)cpu;
     if (l->n_in != 2 || !l->in[0] || !l->in[1] || l->in[0]->dtype != DT_F32 || l->in[1]->dtype != DT_F32 ||
-        l->out[0].dtype != DT_F32 || l->node->weight)
+        l->out[0].dtype != DT_F32 || l->node->weight || binary_fn_of(l->node)->by_channel)
         return false;
     /* below the output's rank a tensor has no channels in dimension 1: only constants are stored plainly then
      */

@@ -13,12 +13,13 @@ static int binary_parse(struct graph *g, struct node *n, struct error *err) {
     const char *direction = node_attr_string(n, "direction", "");
     char name[64];
 
-    (void)g;
     if (n->op == &op_bit_shift)
         snprintf(name, sizeof(name), "BitShift %.16s", direction);
     else
         snprintf(name, sizeof(name), "%s%s", n->op->name,
-            n->op == &op_mod && node_attr_int(n, "fmod", 0) ? " fmod" : "");
+            n->op == &op_mod && node_attr_int(n, "fmod", 0) ? " fmod"
+            : n->op == &op_prelu && g->opset < 7            ? " 1"
+                                                            : "");
     n->param = binary_fn_find(name);
     if (!n->param)
         return error_code(
@@ -58,7 +59,7 @@ static int check_legacy_axis(
 static int binary_shape(
     const struct node *n, const struct tensor *const *in, struct tensor *out, struct error *err) {
     const struct binary_fn *fn = n->param;
-    struct shape s = in[0]->shape;
+    struct shape s = in[0]->shape, other;
     const struct dtype_info *type = dtype_info(in[0]->dtype);
 
     for (int i = 1; i < n->n_in; i++) {
@@ -68,9 +69,10 @@ static int binary_shape(
             return error_code(err, -EBADMSG, "invalid_model", "input %d is missing", i);
         if (in[i]->dtype != in[0]->dtype && (n->op != &op_pow || !takes_type(fn, in[i]->dtype)))
             return error_code(err, -EBADMSG, "invalid_model", "its inputs have different types");
-        r = check_legacy_axis(n, &in[0]->shape, &in[i]->shape, err);
+        other = binary_second_shape(n, &in[0]->shape, &in[i]->shape);
+        r = check_legacy_axis(n, &in[0]->shape, &other, err);
         if (r == 0)
-            r = op_broadcast(&s, &in[i]->shape, &s, err);
+            r = op_broadcast(&s, &other, &s, err);
         if (r < 0)
             return r;
     }
@@ -146,9 +148,11 @@ static void apply(
 static void binary_forward(
     const struct node *n, const struct tensor *const *in, struct tensor *out, void *scratch) {
     const struct binary_fn *fn = n->param;
+    struct tensor b = *in[1];
 
     (void)scratch;
-    apply(fn, in[0], in[1], &out[0]);
+    b.shape = binary_second_shape(n, &in[0]->shape, &b.shape);
+    apply(fn, in[0], &b, &out[0]);
 }
 
 /* Max, Min, Sum, Mean take any number of operands. */
@@ -210,7 +214,7 @@ BINARY_ROW(op_mod, "Mod", 10, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
 BINARY_ROW(op_mul, "Mul", 1, 2, 2, binary_forward, binary_backward, OP_QUANT_OWN);
 BINARY_ROW(op_or, "Or", 1, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
 BINARY_ROW(op_pow, "Pow", 1, 2, 2, binary_forward, binary_backward, OP_QUANT_FLOAT);
-BINARY_ROW(op_prelu, "PRelu", 7, 2, 2, binary_forward, binary_backward, OP_QUANT_FLOAT);
+BINARY_ROW(op_prelu, "PRelu", 1, 2, 2, binary_forward, binary_backward, OP_QUANT_FLOAT);
 BINARY_ROW(op_sub, "Sub", 1, 2, 2, binary_forward, binary_backward, OP_QUANT_OWN);
 BINARY_ROW(op_sum, "Sum", 1, 1, 64, variadic_forward, variadic_backward, OP_QUANT_FLOAT);
 BINARY_ROW(op_xor, "Xor", 1, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);

@@ -161,31 +161,32 @@ static int64_t i_pow(int64_t a, int64_t b) {
 }
 
 static const struct binary_fn functions[] = {
-    {"Add", binary_fn_add, i_add, NULL, TYPES_NUMBER, false},
-    {"And", NULL, i_and, NULL, TYPES_BOOL, true},
-    {"BitShift LEFT", NULL, i_left, u_left, TYPES_UINT, false},
-    {"BitShift RIGHT", NULL, i_right, u_right, TYPES_UINT, false},
-    {"BitwiseAnd", NULL, i_and, NULL, TYPES_INT, false},
-    {"BitwiseOr", NULL, i_or, NULL, TYPES_INT, false},
-    {"BitwiseXor", NULL, i_xor, NULL, TYPES_INT, false},
-    {"Div", f_div, i_div, u_div, TYPES_NUMBER, false},
-    {"Equal", f_equal, i_equal, NULL, TYPES_ANY, true},
-    {"Greater", f_greater, i_greater, u_greater, TYPES_NUMBER, true},
-    {"GreaterOrEqual", f_greater_equal, i_greater_equal, u_greater_equal, TYPES_NUMBER, true},
-    {"Less", f_less, i_less, u_less, TYPES_NUMBER, true},
-    {"LessOrEqual", f_less_equal, i_less_equal, u_less_equal, TYPES_NUMBER, true},
-    {"Max", f_max, i_max, u_max, TYPES_NUMBER, false},
-    {"Mean", binary_fn_add, NULL, NULL, TYPES_FLOAT, false},
-    {"Min", f_min, i_min, u_min, TYPES_NUMBER, false},
-    {"Mod", f_mod, i_mod, u_mod, TYPES_NUMBER, false},
-    {"Mod fmod", fmod, i_fmod, u_mod, TYPES_NUMBER, false},
-    {"Mul", binary_fn_mul, i_mul, NULL, TYPES_NUMBER, false},
-    {"Or", NULL, i_or, NULL, TYPES_BOOL, true},
-    {"PRelu", f_prelu, i_prelu, u_prelu, TYPES_NUMBER, false},
-    {"Pow", pow, i_pow, NULL, TYPES_NUMBER, false},
-    {"Sub", f_sub, i_sub, NULL, TYPES_NUMBER, false},
-    {"Sum", binary_fn_add, NULL, NULL, TYPES_FLOAT, false},
-    {"Xor", NULL, i_xor, NULL, TYPES_BOOL, true},
+    {"Add", binary_fn_add, i_add, NULL, TYPES_NUMBER, false, false},
+    {"And", NULL, i_and, NULL, TYPES_BOOL, true, false},
+    {"BitShift LEFT", NULL, i_left, u_left, TYPES_UINT, false, false},
+    {"BitShift RIGHT", NULL, i_right, u_right, TYPES_UINT, false, false},
+    {"BitwiseAnd", NULL, i_and, NULL, TYPES_INT, false, false},
+    {"BitwiseOr", NULL, i_or, NULL, TYPES_INT, false, false},
+    {"BitwiseXor", NULL, i_xor, NULL, TYPES_INT, false, false},
+    {"Div", f_div, i_div, u_div, TYPES_NUMBER, false, false},
+    {"Equal", f_equal, i_equal, NULL, TYPES_ANY, true, false},
+    {"Greater", f_greater, i_greater, u_greater, TYPES_NUMBER, true, false},
+    {"GreaterOrEqual", f_greater_equal, i_greater_equal, u_greater_equal, TYPES_NUMBER, true, false},
+    {"Less", f_less, i_less, u_less, TYPES_NUMBER, true, false},
+    {"LessOrEqual", f_less_equal, i_less_equal, u_less_equal, TYPES_NUMBER, true, false},
+    {"Max", f_max, i_max, u_max, TYPES_NUMBER, false, false},
+    {"Mean", binary_fn_add, NULL, NULL, TYPES_FLOAT, false, false},
+    {"Min", f_min, i_min, u_min, TYPES_NUMBER, false, false},
+    {"Mod", f_mod, i_mod, u_mod, TYPES_NUMBER, false, false},
+    {"Mod fmod", fmod, i_fmod, u_mod, TYPES_NUMBER, false, false},
+    {"Mul", binary_fn_mul, i_mul, NULL, TYPES_NUMBER, false, false},
+    {"Or", NULL, i_or, NULL, TYPES_BOOL, true, false},
+    {"PRelu", f_prelu, i_prelu, u_prelu, TYPES_NUMBER, false, false},
+    {"PRelu 1", f_prelu, i_prelu, u_prelu, TYPES_NUMBER, false, true},
+    {"Pow", pow, i_pow, NULL, TYPES_NUMBER, false, false},
+    {"Sub", f_sub, i_sub, NULL, TYPES_NUMBER, false, false},
+    {"Sum", binary_fn_add, NULL, NULL, TYPES_FLOAT, false, false},
+    {"Xor", NULL, i_xor, NULL, TYPES_BOOL, true, false},
 };
 
 const struct binary_fn *binary_fn_find(const char *name) {
@@ -193,4 +194,13 @@ const struct binary_fn *binary_fn_find(const char *name) {
         if (!strcmp(functions[i].name, name))
             return &functions[i];
     return NULL;
+}
+
+struct shape binary_second_shape(const struct node *n, const struct shape *a, const struct shape *b) {
+    struct shape s = *b;
+
+    if (binary_fn_of(n)->by_channel && b->rank == 1 && a->rank > 1 && b->dim[0] != 1)
+        for (s.rank = 1; s.rank < a->rank - 1; s.rank++)
+            s.dim[s.rank] = 1;
+    return s;
 }

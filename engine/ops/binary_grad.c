@@ -1,5 +1,6 @@
 /* Gradients of the elementwise operators of two or more operands. An operand that was broadcast gets the sum
  * over all the places it stood at. */
+#include "engine/ops/binary_fn.h"
 #include "engine/ops/common.h"
 #include "engine/ops/grad.h"
 
@@ -56,6 +57,7 @@ static void add_to(struct tensor *t, int64_t i, double v) {
 void binary_backward(const struct node *n, const struct tensor *const *in, const struct tensor *out,
     const struct tensor *d_out, struct tensor *const *d_in, void *scratch) {
     struct partial (*d)(double a, double b) = NULL;
+    struct shape second = binary_second_shape(n, &in[0]->shape, &in[1]->shape);
     const struct shape *s = &out[0].shape;
     int64_t count = op_count(&out[0]);
 
@@ -64,7 +66,7 @@ void binary_backward(const struct node *n, const struct tensor *const *in, const
         if (!strcmp(partials[i].name, n->op->name))
             d = partials[i].d;
     for (int64_t i = 0; i < count; i++) {
-        int64_t a = op_broadcast_index(&in[0]->shape, s, i), b = op_broadcast_index(&in[1]->shape, s, i);
+        int64_t a = op_broadcast_index(&in[0]->shape, s, i), b = op_broadcast_index(&second, s, i);
         double dy = (double)((const float *)d_out[0].data)[i];
         struct partial v =
             d((double)((const float *)in[0]->data)[a], (double)((const float *)in[1]->data)[b]);

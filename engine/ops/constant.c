@@ -1,4 +1,4 @@
-/* Operators of shape subgraphs: Shape, Constant, ConstantOfShape, Cast. */
+/* Operators of shape subgraphs: Shape, Size, Constant, ConstantOfShape, Cast. */
 #include "engine/ops/common.h"
 #include "engine/ops/element.h"
 #include "engine/ops/rows.h"
@@ -39,6 +39,40 @@ const struct op op_shape = {
     .max_out = 1,
     .shape = shape_shape,
     .forward = shape_forward,
+    .cost = op_cost_move,
+    .couple = OP_COUPLE_NONE,
+    .quant = OP_QUANT_FLOAT,
+    .reads_shape_only = true,
+};
+
+static int size_shape(
+    const struct node *n, const struct tensor *const *in, struct tensor *out, struct error *err) {
+    (void)n;
+    (void)in;
+    (void)err;
+    out[0].dtype = DT_S64;
+    out[0].shape = (struct shape){0};
+    return 0;
+}
+
+static void size_forward(
+    const struct node *n, const struct tensor *const *in, struct tensor *out, void *scratch) {
+    (void)n;
+    (void)scratch;
+    *(int64_t *)out[0].data = op_count(in[0]);
+}
+
+const struct op op_size = {
+    .name = "Size",
+    .domain = "",
+    .since = 1,
+    .until = OPSET_LAST,
+    .min_in = 1,
+    .max_in = 1,
+    .min_out = 1,
+    .max_out = 1,
+    .shape = size_shape,
+    .forward = size_forward,
     .cost = op_cost_move,
     .couple = OP_COUPLE_NONE,
     .quant = OP_QUANT_FLOAT,

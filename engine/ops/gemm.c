@@ -103,7 +103,7 @@ static void gemm_cost(
 const struct op op_gemm = {
     .name = "Gemm",
     .domain = "",
-    .since = 7,
+    .since = 1,
     .until = OPSET_LAST,
     .min_in = 2,
     .max_in = 3,

@@ -11,8 +11,13 @@ static int batch_norm_parse(struct graph *g, struct node *n, struct error *err) 
         return error_oom(err);
     p->epsilon = node_attr_float(n, "epsilon", 1e-5f);
     n->param = p;
-    if (node_attr_int(n, "training_mode", 0) || n->n_out > 1)
+    /* before opset 7 a batch norm says that it is not training */
+    if (node_attr_int(n, "training_mode", 0) || n->n_out > 1 ||
+        (g->opset < 7 && !node_attr_int(n, "is_test", 0)))
         return error_code(err, -EBADMSG, "unsupported_operator", "training mode is not supported");
+    if (!node_attr_int(n, "spatial", 1))
+        return error_code(
+            err, -EBADMSG, "unsupported_operator", "statistics of each pixel are not supported");
     return 0;
 }
 
@@ -52,7 +57,7 @@ static void batch_norm_forward(
 const struct op op_batch_normalization = {
     .name = "BatchNormalization",
     .domain = "",
-    .since = 7,
+    .since = 1,
     .until = OPSET_LAST,
     .min_in = 5,
     .max_in = 5,

@@ -1,6 +1,7 @@
-/* Reductions: ReduceMean, ReduceSum, ReduceMax, ReduceMin, ReduceProd, ReduceL1, ReduceL2, ReduceSumSquare.
- */
+/* Reductions: ReduceMean, ReduceSum, ReduceMax, ReduceMin, ReduceProd, ReduceL1, ReduceL2, ReduceSumSquare,
+ * ReduceLogSum, ReduceLogSumExp. */
 #include "engine/ops/common.h"
+#include "engine/ops/element.h"
 #include "engine/ops/grad.h"
 #include "engine/ops/rows.h"
 
@@ -30,12 +31,22 @@ static double add_absolute(double s, double x) {
 static double add_square(double s, double x) {
     return s + x * x;
 }
+/* log(e^s + e^x), which neither overflows nor loses the smaller */
+static double add_exponential(double s, double x) {
+    double high = s > x ? s : x, low = s > x ? x : s;
+
+    return isinf(high) ? high : high + log1p(exp(low - high));
+}
 static double end_mean(double s, double n) {
     return s / n;
 }
 static double end_root(double s, double n) {
     (void)n;
     return sqrt(s);
+}
+static double end_log(double s, double n) {
+    (void)n;
+    return log(s);
 }
 
 static double d_sum(double x, double y, double n) {
@@ -58,6 +69,15 @@ static double d_root(double x, double y, double n) {
     (void)n;
     return y > 0 ? x / y : 0;
 }
+static double d_log(double x, double y, double n) {
+    (void)x;
+    (void)n;
+    return exp(-y);
+}
+static double d_exponential(double x, double y, double n) {
+    (void)n;
+    return exp(x - y);
+}
 static double d_square(double x, double y, double n) {
     (void)y;
     (void)n;
@@ -67,6 +87,8 @@ static double d_square(double x, double y, double n) {
 static const struct reduce_fn functions[] = {
     {"ReduceL1", 0, add_absolute, NULL, d_absolute},
     {"ReduceL2", 0, add_square, end_root, d_root},
+    {"ReduceLogSum", 0, add_sum, end_log, d_log},
+    {"ReduceLogSumExp", -HUGE_VAL, add_exponential, NULL, d_exponential},
     {"ReduceMax", -HUGE_VAL, add_max, NULL, NULL},
     {"ReduceMean", 0, add_sum, end_mean, d_mean},
     {"ReduceMin", HUGE_VAL, add_min, NULL, NULL},
@@ -109,11 +131,14 @@ static int reduce_axes(
 static int reduce_shape(
     const struct node *n, const struct tensor *const *in, struct tensor *out, struct error *err) {
     bool keeps = node_attr_int(n, "keepdims", 1) != 0;
+    bool takes_bool = n->op == &op_reduce_max || n->op == &op_reduce_min;
+    const struct dtype_info *type = dtype_info(in[0]->dtype);
     unsigned axes;
-    int r = op_check_float(in[0], err);
+    int r = reduce_axes(n, in, &axes, err);
 
-    if (r == 0)
-        r = reduce_axes(n, in, &axes, err);
+    if (!element_is_known(in[0]->dtype) || (in[0]->dtype == DT_BOOL && !takes_bool))
+        return error_code(
+            err, -EBADMSG, "unsupported_operator", "type %s is not supported here", type ? type->name : "?");
     if (r < 0)
         return r;
     out[0].dtype = in[0]->dtype;
@@ -144,25 +169,37 @@ static size_t reduce_scratch(const struct node *n, const struct tensor *const *i
     return (size_t)op_count(&out[0]) * sizeof(double);
 }
 
+/* Sums are kept in double, also of integers: beyond 2^53 they lose low bits. */
 static void reduce_forward(
     const struct node *n, const struct tensor *const *in, struct tensor *out, void *scratch) {
     const struct reduce_fn *fn = n->param;
-    int64_t count = op_count(in[0]), results = op_count(&out[0]);
+    int64_t count = op_count(in[0]), results = op_count(&out[0]), row, step;
+    bool is_float = in[0]->dtype == DT_F32;
+    const float *x = in[0]->data;
+    int last = in[0]->shape.rank - 1;
     double *sum = scratch;
     unsigned axes = 0;
 
     if (reduce_axes(n, in, &axes, NULL) < 0)
         return; /* shape() read them before */
+    row = last < 0 ? 1 : in[0]->shape.dim[last];
+    step = last < 0 || axes & 1u << last ? 0 : 1;
     for (int64_t i = 0; i < results; i++)
         sum[i] = fn->start;
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0; row && i < count; i += row) {
         int64_t k = target_of(&in[0]->shape, axes, i);
 
-        sum[k] = fn->add(sum[k], (double)((const float *)in[0]->data)[i]);
+        for (int64_t j = 0; j < row; j++, k += step)
+            sum[k] = fn->add(sum[k], is_float ? (double)x[i + j] : element_get(in[0], i + j));
     }
-    for (int64_t i = 0; i < results; i++)
-        ((float *)out[0].data)[i] =
-            (float)(fn->end ? fn->end(sum[i], (double)count / (double)results) : sum[i]);
+    for (int64_t i = 0; i < results; i++) {
+        double y = fn->end ? fn->end(sum[i], (double)count / (double)results) : sum[i];
+
+        if (is_float)
+            ((float *)out[0].data)[i] = (float)y;
+        else
+            element_set(&out[0], i, y);
+    }
 }
 
 /* A maximum's or minimum's gradient is shared out among the elements that are equal to it, as PyTorch does;
@@ -242,6 +279,8 @@ void reduce_backward(const struct node *n, const struct tensor *const *in, const
 
 REDUCE_ROW(op_reduce_l1, "ReduceL1");
 REDUCE_ROW(op_reduce_l2, "ReduceL2");
+REDUCE_ROW(op_reduce_log_sum, "ReduceLogSum");
+REDUCE_ROW(op_reduce_log_sum_exp, "ReduceLogSumExp");
 REDUCE_ROW(op_reduce_max, "ReduceMax");
 REDUCE_ROW(op_reduce_mean, "ReduceMean");
 REDUCE_ROW(op_reduce_min, "ReduceMin");

@@ -1,4 +1,4 @@
-/* Operators that pick or invert: Where, Not, BitwiseNot, ArgMax, ArgMin. */
+/* Operators that pick or invert: Where, Not, BitwiseNot, ArgMax, ArgMin, Hardmax. */
 #include "engine/ops/common.h"
 #include "engine/ops/element.h"
 #include "engine/ops/grad.h"
@@ -131,7 +131,61 @@ static void arg_forward(
             *to++ = arg_row(in[0], o * mid * inner + i, mid, inner, is_min, takes_last);
 }
 
-#define SELECT_ROW(variable, onnx_name, n_inputs, shape_fn, run, gradient, coupling)                         \
+struct hardmax_param {
+    bool is_flat; /* before opset 13 everything from the axis on is one row */
+};
+
+static int hardmax_parse(struct graph *g, struct node *n, struct error *err) {
+    struct hardmax_param *p = graph_alloc(g, sizeof(*p));
+
+    if (!p)
+        return error_oom(err);
+    p->is_flat = g->opset < 13;
+    n->param = p;
+    return 0;
+}
+
+static int hardmax_axis(const struct node *n, int rank, int *ret, struct error *err) {
+    const struct hardmax_param *p = n->param;
+
+    return op_axis(node_attr_int(n, "axis", p->is_flat ? 1 : -1), rank, p->is_flat, ret, err);
+}
+
+static int hardmax_shape(
+    const struct node *n, const struct tensor *const *in, struct tensor *out, struct error *err) {
+    int axis, r = hardmax_axis(n, in[0]->shape.rank, &axis, err);
+
+    if (r < 0)
+        return r;
+    if (!element_is_float(in[0]->dtype))
+        return error_code(err, -EBADMSG, "unsupported_operator", "only floats are supported here");
+    return op_shape_same(n, in, out, err);
+}
+
+/* 1 at the first maximum of each row, else 0 */
+static void hardmax_forward(
+    const struct node *n, const struct tensor *const *in, struct tensor *out, void *scratch) {
+    const struct hardmax_param *p = n->param;
+    int64_t outer, mid, inner;
+    int axis = 0;
+
+    (void)scratch;
+    (void)hardmax_axis(n, in[0]->shape.rank, &axis, NULL);
+    op_split_shape(&in[0]->shape, axis, &outer, &mid, &inner);
+    if (p->is_flat) {
+        mid *= inner;
+        inner = 1;
+    }
+    if (op_bytes(&out[0]))
+        memset(out[0].data, 0, op_bytes(&out[0]));
+    for (int64_t row = 0; mid && row < outer * inner; row++) {
+        int64_t first = row / inner * mid * inner + row % inner;
+
+        element_set(&out[0], first + arg_row(in[0], first, mid, inner, false, false) * inner, 1);
+    }
+}
+
+#define SELECT_ROW(variable, onnx_name, n_inputs, parse_fn, shape_fn, run, gradient, coupling)               \
     const struct op variable = {                                                                             \
         .name = onnx_name,                                                                                   \
         .domain = "",                                                                                        \
@@ -141,6 +195,7 @@ static void arg_forward(
         .max_in = n_inputs,                                                                                  \
         .min_out = 1,                                                                                        \
         .max_out = 1,                                                                                        \
+        .parse = parse_fn,                                                                                   \
         .shape = shape_fn,                                                                                   \
         .forward = run,                                                                                      \
         .backward = gradient,                                                                                \
@@ -149,8 +204,10 @@ static void arg_forward(
         .quant = OP_QUANT_FLOAT,                                                                             \
     }
 
-SELECT_ROW(op_arg_max, "ArgMax", 1, arg_shape, arg_forward, NULL, OP_COUPLE_NONE);
-SELECT_ROW(op_arg_min, "ArgMin", 1, arg_shape, arg_forward, NULL, OP_COUPLE_NONE);
-SELECT_ROW(op_bitwise_not, "BitwiseNot", 1, bitwise_not_shape, bitwise_not_forward, NULL, OP_COUPLE_SAME);
-SELECT_ROW(op_not, "Not", 1, not_shape, not_forward, NULL, OP_COUPLE_SAME);
-SELECT_ROW(op_where, "Where", 3, where_shape, where_forward, where_backward, OP_COUPLE_NONE);
+SELECT_ROW(op_arg_max, "ArgMax", 1, NULL, arg_shape, arg_forward, NULL, OP_COUPLE_NONE);
+SELECT_ROW(op_arg_min, "ArgMin", 1, NULL, arg_shape, arg_forward, NULL, OP_COUPLE_NONE);
+SELECT_ROW(
+    op_bitwise_not, "BitwiseNot", 1, NULL, bitwise_not_shape, bitwise_not_forward, NULL, OP_COUPLE_SAME);
+SELECT_ROW(op_hardmax, "Hardmax", 1, hardmax_parse, hardmax_shape, hardmax_forward, NULL, OP_COUPLE_NONE);
+SELECT_ROW(op_not, "Not", 1, NULL, not_shape, not_forward, NULL, OP_COUPLE_SAME);
+SELECT_ROW(op_where, "Where", 3, NULL, where_shape, where_forward, where_backward, OP_COUPLE_NONE);

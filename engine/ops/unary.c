@@ -1,6 +1,7 @@
 #include "engine/ops/unary.h"
 
 #include "engine/ops/common.h"
+#include "engine/ops/element.h"
 #include "engine/ops/grad.h"
 #include "engine/ops/rows.h"
 
@@ -20,6 +21,10 @@ static float f_leaky_relu(float x, const struct unary_param *p) {
 
 static float f_elu(float x, const struct unary_param *p) {
     return x < 0 ? p->alpha * expm1f(x) : x;
+}
+
+static float f_celu(float x, const struct unary_param *p) {
+    return x < 0 ? p->alpha * expm1f(x / p->alpha) : x;
 }
 
 static float f_selu(float x, const struct unary_param *p) {
@@ -142,6 +147,7 @@ static const struct unary_fn {
 } functions[] = {
     {"Abs", f_abs, 0, 0},
     {"Ceil", f_ceil, 0, 0},
+    {"Celu", f_celu, 1, 0},
     {"Clip", f_clip, -HUGE_VALF, HUGE_VALF},
     {"Elu", f_elu, 1, 0},
     {"Erf", f_erf, 0, 0},
@@ -204,13 +210,51 @@ static int unary_parse(struct graph *g, struct node *n, struct error *err) {
     return 0;
 }
 
-static int unary_shape(
-    const struct node *n, const struct tensor *const *in, struct tensor *out, struct error *err) {
-    int r = op_check_float(in[0], err);
-
-    return r < 0 ? r : op_shape_same(n, in, out, err);
+/* Integers, of which only these operators take any. Clip's bounds are the type's own where none are given. */
+static int64_t apply_int(const struct op *op, int64_t x, int64_t low, int64_t high) {
+    if (op == &op_abs)
+        return x < 0 ? (int64_t)(0 - (uint64_t)x) : x;
+    if (op == &op_neg)
+        return (int64_t)(0 - (uint64_t)x);
+    if (op == &op_sign)
+        return (x > 0) - (x < 0);
+    x = x < low ? low : x;
+    return x > high ? high : x;
 }
 
+static bool takes_integers(const struct op *op, enum dtype t) {
+    return element_is_known(t) && t != DT_BOOL && t != DT_U64 &&
+           (op == &op_abs || op == &op_clip || op == &op_neg || op == &op_relu || op == &op_sign);
+}
+
+static int unary_shape(
+    const struct node *n, const struct tensor *const *in, struct tensor *out, struct error *err) {
+    const struct dtype_info *type = dtype_info(in[0]->dtype);
+
+    if (!element_is_float(in[0]->dtype) && !takes_integers(n->op, in[0]->dtype))
+        return error_code(
+            err, -EBADMSG, "unsupported_operator", "type %s is not supported here", type ? type->name : "?");
+    for (int i = 1; i < n->n_in; i++)
+        if (in[i] && (in[i]->dtype != in[0]->dtype || op_count(in[i]) != 1))
+            return error_code(
+                err, -EBADMSG, "invalid_model", "input %d is not one number of the data's type", i);
+    return op_shape_same(n, in, out, err);
+}
+
+static const struct tensor *bound(const struct node *n, const struct tensor *const *in, int i) {
+    return n->n_in > i && in[i] && in[i]->data ? in[i] : NULL;
+}
+
+static void integers_forward(const struct node *n, const struct tensor *const *in, struct tensor *out) {
+    const struct tensor *least = bound(n, in, 1), *most = bound(n, in, 2);
+    int64_t low = least ? element_get_int(least, 0) : n->op == &op_relu ? 0 : INT64_MIN;
+    int64_t high = most ? element_get_int(most, 0) : INT64_MAX, count = op_count(&out[0]);
+
+    for (int64_t i = 0; i < count; i++)
+        element_set_int(&out[0], i, apply_int(n->op, element_get_int(in[0], i), low, high));
+}
+
+/* Other floats than float are computed in float. */
 static void unary_forward(
     const struct node *n, const struct tensor *const *in, struct tensor *out, void *scratch) {
     const struct unary_node *u = n->param;
@@ -220,21 +264,27 @@ static void unary_forward(
     struct unary_param p = u->param;
 
     (void)scratch;
+    if (!element_is_float(in[0]->dtype)) {
+        integers_forward(n, in, out);
+        return;
+    }
     /* bounds that another node computes */
-    if (n->n_in > 1 && in[1] && in[1]->data)
-        memcpy(&p.alpha, in[1]->data, sizeof(float));
-    if (n->n_in > 2 && in[2] && in[2]->data)
-        memcpy(&p.beta, in[2]->data, sizeof(float));
-    for (int64_t i = 0; i < count; i++)
+    if (bound(n, in, 1))
+        p.alpha = (float)element_get(in[1], 0);
+    if (bound(n, in, 2))
+        p.beta = (float)element_get(in[2], 0);
+    for (int64_t i = 0; in[0]->dtype == DT_F32 && i < count; i++)
         y[i] = u->fn->f(x[i], &p);
+    for (int64_t i = 0; in[0]->dtype != DT_F32 && i < count; i++)
+        element_set(&out[0], i, (double)u->fn->f((float)element_get(in[0], i), &p));
 }
 
-#define UNARY_ROW(variable, onnx_name, max_inputs, clamps, gradient)                                         \
+#define UNARY_ROW_UNTIL(variable, onnx_name, last, max_inputs, clamps, gradient)                             \
     const struct op variable = {                                                                             \
         .name = onnx_name,                                                                                   \
         .domain = "",                                                                                        \
         .since = 1,                                                                                          \
-        .until = OPSET_LAST,                                                                                 \
+        .until = last,                                                                                       \
         .min_in = 1,                                                                                         \
         .max_in = max_inputs,                                                                                \
         .min_out = 1,                                                                                        \
@@ -252,8 +302,12 @@ static void unary_forward(
         .is_unary = true,                                                                                    \
     }
 
+#define UNARY_ROW(variable, onnx_name, max_inputs, clamps, gradient)                                         \
+    UNARY_ROW_UNTIL(variable, onnx_name, OPSET_LAST, max_inputs, clamps, gradient)
+
 UNARY_ROW(op_abs, "Abs", 1, false, unary_backward);
 UNARY_ROW(op_ceil, "Ceil", 1, false, NULL);
+UNARY_ROW_UNTIL(op_celu, "Celu", 28, 1, false, NULL);
 UNARY_ROW(op_clip, "Clip", 3, true, unary_backward);
 UNARY_ROW(op_elu, "Elu", 1, false, unary_backward);
 UNARY_ROW(op_erf, "Erf", 1, false, unary_backward);
