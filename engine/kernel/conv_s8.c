@@ -18,10 +18,11 @@
 #include "engine/kernel/s8_pack.h"
 #include "engine/pool.h"
 
-#define BAND_BYTES (96 << 10)         /* a band's input stays in the second-level cache */
-#define FLAT_BYTES (24 << 10)         /* a flat row's input in the first */
-#define PART_MACS  ((int64_t)2 << 20) /* less work is not worth another thread */
-#define SLACK      64                 /* pieces are read in groups of four */
+#define BAND_BYTES       (96 << 10)         /* a band's input stays in the second-level cache */
+#define CODED_BAND_BYTES (256 << 10)        /* longer where each band has codes to expand */
+#define FLAT_BYTES       (24 << 10)         /* a flat row's input in the first */
+#define PART_MACS        ((int64_t)2 << 20) /* less work is not worth another thread */
+#define SLACK            64                 /* pieces are read in groups of four */
 
 struct kernel_state {
     const struct s8_isa *isa;
@@ -254,7 +255,7 @@ static void share_out(struct kernel_state *s, unsigned n_threads, int64_t macs) 
 
 static int plan_bands(struct kernel_state *s, unsigned n_threads, int64_t macs, struct error *err) {
     const struct conv_geometry *g = &s->g;
-    int64_t row, rows;
+    int64_t row, rows, bytes = s->w.loader ? CODED_BAND_BYTES : BAND_BYTES;
 
     s->wide = (g->ow - 1) * g->sw + (g->kw - 1) * g->dw + 1;
     s->is_direct = s->isa->element == 1 && g->pt == 0 && g->pl == 0 && s->wide <= g->w &&
@@ -262,7 +263,7 @@ static int plan_bands(struct kernel_state *s, unsigned n_threads, int64_t macs, 
     if (s->is_direct)
         s->wide = g->w;
     row = s->wide * g->c * (int64_t)s->isa->element;
-    rows = (BAND_BYTES / (row + 1) - (g->kh - 1) * g->dh - 1) / g->sh + 1;
+    rows = (bytes / (row + 1) - (g->kh - 1) * g->dh - 1) / g->sh + 1;
     rows = rows < 1 ? 1 : rows;
     s->band_rows = rows < g->oh ? rows : g->oh;
     share_out(s, n_threads, macs);

@@ -2,6 +2,8 @@
  * up to 4 pixels x 64 channels (two blocks side by side), or 8 x 32. */
 #include "engine/kernel/load_s8_avx512vnni.h"
 
+#define AHEAD 4096 /* bytes */
+
 /* Blocks of a tile, at the same place: one of 16 or 32 channels, or two of 32. */
 struct streams {
     const uint8_t *codes, *codes2;
@@ -34,6 +36,13 @@ INLINE void group_run(const struct s8_job *j, const struct streams *s, __m512i s
     }
 }
 
+/* The processor looks ahead too late for two streams at once. */
+INLINE void prefetch(const uint8_t *codes, const int bits) {
+#pragma GCC unroll 4
+    for (int i = 0; i < bits; i++)
+        _mm_prefetch((const char *)codes + AHEAD + UNIT * i, _MM_HINT_T0);
+}
+
 INLINE void few_tile(
     const struct s8_job *j, int64_t b, int64_t p0, const int bits, const int m, const int n) {
     const int steps = n == 1 ? S8_GROUP : S8_GROUP / 2;
@@ -53,6 +62,9 @@ INLINE void few_tile(
     }
     for (; k + 4 * steps <= j->seg_len; k += 4 * steps) {
         group_run(j, &s, sum, bits, m, n, steps);
+        prefetch(s.codes, bits);
+        if (n > 2)
+            prefetch(s.codes2, bits);
         s.codes += bits * UNIT;
         s.codes2 += bits * UNIT;
         s.a += 4 * steps;
