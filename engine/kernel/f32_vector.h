@@ -104,17 +104,4 @@ F32_INLINE f32v f32_min(f32v a, f32v b) {
 
 #endif
 
-/* x[0], x[s], x[2 s], x[4 s] to all lanes. As assembly, because only the addressing modes of the instruction
- * let seven rows share three registers (s, 3 s, 5 s); the compiler keeps a pointer a row and spills them. */
-#define F32_BROADCAST_AT(name, address)                                                                      \
-    F32_INLINE f32v name(const float *x, int64_t bytes) {                                                    \
-        f32v v;                                                                                              \
-        __asm__("vbroadcastss " address ", %0" : "=v"(v) : "r"(x), "r"(bytes));                              \
-        return v;                                                                                            \
-    }
-F32_BROADCAST_AT(f32_broadcast_0, "(%1)")
-F32_BROADCAST_AT(f32_broadcast_1, "(%1,%2)")
-F32_BROADCAST_AT(f32_broadcast_2, "(%1,%2,2)")
-F32_BROADCAST_AT(f32_broadcast_4, "(%1,%2,4)")
-
 #endif

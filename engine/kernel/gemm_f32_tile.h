@@ -1,17 +1,9 @@
 /* y[r][n] = sum over k of a[r][k] b[k][n] for a few rows: sums in registers, b in panels of F32_PANEL columns
- * that lie together ([k][column]), one element of a broadcast a row and step. After f32_vector.h.
- *
- * AVX-512: 14 rows x 2 vectors of sums, 2 of b, 1 broadcast: 31 of 32 registers, 16 loads for 28 products.
- * AVX2: 6 x 2, 2, 1: 15 of 16. */
+ * that lie together ([k][column]), one element of a broadcast a row and step. After f32_vector.h. */
 #ifndef ENGINE_KERNEL_GEMM_F32_TILE_H
 #define ENGINE_KERNEL_GEMM_F32_TILE_H
 
-#define F32_PANEL (2 * F32_LANES)
-#if F32_LANES == 16
-#define F32_ROWS 14
-#else
-#define F32_ROWS 6
-#endif
+#include "engine/kernel/f32_rows.h"
 
 struct f32_tile {
     const float *a, *b;
@@ -20,19 +12,6 @@ struct f32_tile {
     int64_t lda, ldy; /* elements from a row to the next */
     int64_t k;
 };
-
-/* Row r of 0 to 6 from x on, s bytes apart. */
-F32_INLINE f32v f32_row(int r, const float *x, int64_t s, int64_t s3, int64_t s5) {
-    switch (r) {
-    case 0: return f32_broadcast_0(x, s);
-    case 1: return f32_broadcast_1(x, s);
-    case 2: return f32_broadcast_2(x, s);
-    case 3: return f32_broadcast_1(x, s3);
-    case 4: return f32_broadcast_4(x, s);
-    case 5: return f32_broadcast_1(x, s5);
-    default: return f32_broadcast_2(x, s3);
-    }
-}
 
 /* `rows` and `cols` (vectors) are constants where it is called. */
 F32_INLINE void f32_tile(int rows, int cols, const struct f32_tile *t) {

@@ -7,6 +7,7 @@ const struct kernel *const kernel_table[] = {
     &kernel_batch_norm_f32,
     &kernel_binary_f32,
     &kernel_concat_copy,
+    &kernel_conv_first_f32,
     &kernel_conv_f32_onednn,
     &kernel_conv_f32_winograd4, /* by name or the tuner: they round otherwise */
     &kernel_conv_f32_winograd2,

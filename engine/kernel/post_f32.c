@@ -27,7 +27,7 @@ static bool read_post(const struct post *p, enum post_f32_kind *kind, float *a, 
 }
 
 bool post_f32_init(const struct layer *l, struct post_f32 *ret) {
-    *ret = (struct post_f32){.n = l->node->n_post};
+    *ret = (struct post_f32){.low = -INFINITY, .high = INFINITY, .n = l->node->n_post};
     for (int i = 0; i < ret->n; i++) {
         const struct post *p = &l->node->post[i];
 
@@ -40,6 +40,11 @@ bool post_f32_init(const struct layer *l, struct post_f32 *ret) {
             !shape_equal(&l->post_in[i].shape, &l->out[0].shape))
             return false;
         ret->step[i].kind = POST_F32_ADD;
+    }
+    ret->is_clamp = ret->n == 0 || (ret->n == 1 && ret->step[0].kind == POST_F32_CLAMP);
+    if (ret->n && ret->is_clamp) {
+        ret->low = ret->step[0].a;
+        ret->high = ret->step[0].b;
     }
     return true;
 }

@@ -14,6 +14,8 @@ enum post_f32_kind {
 };
 
 struct post_f32 {
+    bool is_clamp; /* there is but one clamp, or nothing: min(max(v, low), high) is all there is to do */
+    float low, high;
     int n;
     struct {
         enum post_f32_kind kind;

@@ -22,6 +22,8 @@ F32_INLINE f32v post_f32_unary(enum post_f32_kind kind, f32v a, f32v b, f32v v) 
  */
 F32_INLINE f32v post_f32_apply(
     const struct post_f32 *p, const void *const *residual, int64_t at, int64_t n, f32v v) {
+    if (p->is_clamp)
+        return f32_min(f32_set(p->high), f32_max(f32_set(p->low), v));
     for (int i = 0; i < p->n; i++) {
         if (p->step[i].kind == POST_F32_ADD) {
             const float *r = (const float *)residual[i] + at;

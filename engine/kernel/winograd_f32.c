@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "engine/kernel/conv_pack_f32.h"
 #include "engine/kernel/rows.h"
 #include "engine/kernel/weights.h"
 #include "engine/pool.h"
@@ -18,15 +19,11 @@ struct kernel_state {
 };
 
 static bool winograd_fits(const struct cpu *cpu, const struct layer *l) {
-    const struct tensor *bias = l->n_in > 2 ? l->in[2] : NULL;
     struct conv_geometry g;
     struct post_f32 post;
 
     /* the packed filters take four times their size */
-    if (!cpu->avx2 || l->is_compact || !kernel_has_weights(l) || l->in[0]->data ||
-        l->in[0]->dtype != DT_F32 || l->out[0].dtype != DT_F32 || node_attr_int(l->node, "group", 1) != 1 ||
-        (bias && (!bias->data || bias->dtype != DT_F32)) ||
-        !conv_geometry_init(l, kernel_weight_shape(l), &g))
+    if (!cpu->avx2 || l->is_compact || !conv_pack_f32_fits(l, &g) || node_attr_int(l->node, "group", 1) != 1)
         return false;
     return g.kh == 3 && g.kw == 3 && g.sh == 1 && g.sw == 1 && g.dh == 1 && g.dw == 1 && g.c % 16 == 0 &&
            g.oc % 16 == 0 && post_f32_init(l, &post);
@@ -97,28 +94,6 @@ static int pack_filters(const struct layer *l, struct pack_cache *packs, const s
     return 0;
 }
 
-/* Zeros where there is none. */
-static int pack_bias(
-    const struct layer *l, struct pack_cache *packs, int64_t n, const float **ret, struct error *err) {
-    const struct tensor *t = l->n_in > 2 ? l->in[2] : NULL;
-    const struct pack *found;
-    char key[PACK_KEY_MAX];
-    struct pack *p;
-
-    found = pack_find(packs, kernel_pack_key(key, "conv_f32", l, "b"));
-    if (!found) {
-        int r = pack_new(key, NULL, 0, (size_t)n * sizeof(float), &p, err);
-
-        if (r < 0)
-            return r;
-        if (t)
-            memcpy(p->data, t->data, (size_t)n * sizeof(float));
-        found = pack_publish(packs, p);
-    }
-    *ret = found->data;
-    return 0;
-}
-
 /* Tiles of a block (4x4 outputs, and 2x2): so many that a filter once fetched is used often, so few that V
  * and M stay near. */
 #define BLOCK_TILES_4 56
@@ -156,7 +131,7 @@ static int prepare(int m, const struct layer *l, struct pack_cache *packs, struc
         return error_oom(err);
     w = &s->w;
     w->m = m;
-    (void)conv_geometry_init(l, kernel_weight_shape(l), &w->g); /* fits() said it can */
+    (void)conv_pack_f32_fits(l, &w->g); /* fits() said it can */
     (void)post_f32_init(l, &w->post);
     s->run = l->cpu->avx512 ? winograd_f32_avx512 : winograd_f32_avx2;
     w->lanes_u = l->cpu->avx512 ? 32 : 16;
@@ -172,7 +147,7 @@ static int prepare(int m, const struct layer *l, struct pack_cache *packs, struc
     s->scratch = (size_t)((w->v_step + w->m_step) * n_points(w)) * sizeof(float);
     r = pack_filters(l, packs, w, &w->u, err);
     if (r == 0)
-        r = pack_bias(l, packs, w->g.oc, &w->bias, err);
+        r = conv_pack_f32_bias(l, packs, w->g.oc, &w->bias, err);
     if (r < 0)
         return r;
     *ret_scratch = s->scratch * (size_t)s->n_parts;

@@ -11,6 +11,11 @@
 
 static const char *const nets[] = {
     "Conv x=1x3x32x32 w=16x3x3x3 b=16 pads=1,1,1,1",
+    "Conv x=1x3x45x37 w=64x3x7x7 b=64 pads=3,3,3,3 strides=2,2; Relu $",
+    "Conv x=2x1x28x30 w=48x1x5x5 b=48 pads=2,2,2,2; LeakyRelu $ alpha=0.1",
+    "Conv x=2x3x31x43 w=32x3x3x3 strides=2,2; Clip $ lo:0.0 hi:6.0",
+    "Conv x=3x4x17x21 w=16x4x3x2 b=16 pads=0,3,2,0 strides=1,1; HardSwish $",
+    "Conv x=1x2x19x60 w=16x2x4x3 pads=3,2,0,1 strides=3,4; Add $ c=1x16x7x16",
     "Conv x=2x3x33x31 w=10x3x5x3 pads=2,0,1,1 strides=2,1",
     "Conv x=1x16x15x15 w=32x16x3x3 b=32 strides=2,2",
     "Conv x=1x16x14x14 w=32x16x3x3 b=32 strides=2,2 pads=0,0,1,1",

@@ -1,0 +1,12 @@
+#define F32_LANES 8
+#include "engine/kernel/f32_vector.h"
+
+#include "engine/kernel/conv_first_f32.h"
+#include "engine/kernel/f32_rows.h"
+#include "engine/kernel/post_f32_body.h"
+
+#include "engine/kernel/conv_first_f32_body.h"
+
+void conv_first_f32_avx2(const struct conv_first *c, const struct conv_first_job *j) {
+    conv_first_rows(c, j);
+}
