@@ -30,4 +30,13 @@ extern const struct kernel kernel_depthwise_s8_avx512vnni, kernel_depthwise_s8;
 extern const struct kernel kernel_conv_s8_avx512vnni, kernel_conv_s8_avx2, kernel_conv_s8_plain;
 extern const struct kernel kernel_gemm_s8_avx512vnni, kernel_gemm_s8_avx2, kernel_gemm_s8_plain;
 
+extern const struct kernel kernel_conv_sparse_f32_avx512, kernel_conv_sparse_f32_avx2,
+    kernel_conv_sparse_f32_plain;
+extern const struct kernel kernel_gemm_sparse_f32_avx512, kernel_gemm_sparse_f32_avx2,
+    kernel_gemm_sparse_f32_plain;
+extern const struct kernel kernel_conv_sparse_s8_avx512, kernel_conv_sparse_s8_avx2,
+    kernel_conv_sparse_s8_plain;
+extern const struct kernel kernel_gemm_sparse_s8_avx512, kernel_gemm_sparse_s8_avx2,
+    kernel_gemm_sparse_s8_plain;
+
 #endif

@@ -50,6 +50,8 @@ static enum dtype shape_numbers(char kind, float *x, int64_t n) {
             ((int8_t *)x)[i] = (int8_t)(127 * f);
         if (kind == 'r')
             ((int32_t *)(void *)x)[i] = (int32_t)(3000 * f);
+        if (kind == 'z')
+            x[i] = f > 0.8f ? f - 0.9f : 0;
     }
     return kind == 'q' ? DT_S8 : kind == 'r' ? DT_S32 : DT_F32;
 }

@@ -23,8 +23,9 @@ static uint32_t next_random(uint32_t *state) {
 struct conv_case {
     int64_t n, c, h, w, oc, kh, kw, stride, dilation, pad, groups;
     bool per_channel, is_float_out, has_bias, unsigned_weights;
-    int n_values; /* different weights; 0: any */
+    int n_values; /* different weights; 0: any; SPARSE: nine in ten blocks of 1 output x 4 inputs are 0 */
 };
+#define SPARSE (-1)
 
 /* A layer and all the memory behind it. */
 struct fixture {
@@ -38,6 +39,20 @@ struct fixture {
     struct layer l;
 };
 
+/* Blocks of four input channels of one tap. */
+static void prune_blocks(uint8_t *codes, const struct conv_case *k, uint32_t *rng) {
+    int64_t ic = k->c / k->groups, taps = k->kh * k->kw;
+
+    for (int64_t oc = 0; oc < k->oc; oc++)
+        for (int64_t c = 0; c < ic; c += 4)
+            for (int64_t tap = 0; tap < taps; tap++) {
+                bool keep = next_random(rng) % 10 == 0;
+
+                for (int64_t i = c; i < c + 4 && i < ic && !keep; i++)
+                    codes[(oc * ic + i) * taps + tap] = k->unsigned_weights ? 7 : 0;
+            }
+}
+
 static struct weight *weight_of(struct fixture *f, const struct conv_case *k, uint32_t *rng) {
     int64_t n_w = k->oc * (k->c / k->groups) * k->kh * k->kw, n_scale = k->per_channel ? k->oc : 1;
 
@@ -46,9 +61,11 @@ static struct weight *weight_of(struct fixture *f, const struct conv_case *k, ui
     for (int64_t i = 0; i < n_w; i++) {
         f->w_codes[i] = (uint8_t)next_random(rng);
         /* spread over the range, 0 not always among them */
-        if (k->n_values)
+        if (k->n_values > 0)
             f->w_codes[i] = (uint8_t)(f->w_codes[i] % k->n_values * (255 / k->n_values) + 1);
     }
+    if (k->n_values == SPARSE)
+        prune_blocks(f->w_codes, k, rng);
     for (int64_t i = 0; i < n_scale; i++)
         f->w_scale[i] = 0.001f * (float)(1 + next_random(rng) % 9);
     f->zero_points[0] = 7;
@@ -239,6 +256,12 @@ static const struct conv_case conv_cases[] = {
     {1, 16, 9, 8, 32, 3, 3, 1, 1, 1, 1, false, false, true, true, 0},
     {1, 200, 30, 30, 16, 3, 3, 1, 1, 1, 1, true, false, true, false, 0},
     {1, 30, 40, 40, 10, 1, 1, 1, 1, 0, 1, true, false, true, false, 0},
+    {1, 64, 14, 14, 64, 1, 1, 1, 1, 0, 1, true, false, true, false, SPARSE},
+    {2, 76, 9, 7, 130, 1, 1, 1, 1, 0, 1, true, false, true, false, SPARSE},
+    {1, 64, 13, 13, 63, 3, 3, 2, 1, 1, 1, true, false, true, false, SPARSE},
+    {1, 512, 7, 7, 66, 3, 3, 1, 1, 1, 1, true, false, true, false, SPARSE},
+    {1, 64, 9, 9, 30, 3, 3, 1, 2, 2, 2, true, true, true, false, SPARSE},
+    {1, 1024, 1, 1, 100, 1, 1, 1, 1, 0, 1, false, false, true, false, SPARSE},
 };
 
 static const struct kernel *const conv_kernels[] = {
@@ -247,6 +270,9 @@ static const struct kernel *const conv_kernels[] = {
     &kernel_conv_s8_plain,
     &kernel_depthwise_s8_avx512vnni,
     &kernel_depthwise_s8,
+    &kernel_conv_sparse_s8_avx512,
+    &kernel_conv_sparse_s8_avx2,
+    &kernel_conv_sparse_s8_plain,
 };
 
 static struct conv_case random_case(uint32_t *rng) {
@@ -272,6 +298,11 @@ static struct conv_case random_case(uint32_t *rng) {
     else
         k.oc = 1 + next_random(rng) % 100;
     k.unsigned_weights = !k.per_channel && next_random(rng) % 4 == 0;
+    if (!depthwise && next_random(rng) % 3 == 0) {
+        k.n_values = SPARSE;
+        k.c = (k.c + 31) / 16 * 16;
+        k.unsigned_weights = false; /* those need nine bits */
+    }
     while (k.h + 2 * k.pad < (k.kh - 1) * k.dilation + 1)
         k.h += 4;
     while (k.w + 2 * k.pad < (k.kw - 1) * k.dilation + 1)
@@ -296,6 +327,8 @@ static void check_conv(const struct conv_case *k, size_t number, bool is_compact
                 number, conv_kernels[j]->name, (int)k->n, (int)k->c, (int)k->h, (int)k->w, (int)k->oc,
                 (int)k->kh, (int)k->kw, (int)k->stride, (int)k->dilation, (int)k->pad, (int)k->groups,
                 k->n_values);
+        if (conv_kernels[j] == &kernel_conv_sparse_s8_plain && !got && k->n_values == SPARSE)
+            fail_msg("case %zu: sparse weights run as dense ones", number);
         if (conv_kernels[j] == &kernel_conv_s8_plain && !got)
             fail_msg(
                 "case %zu: plain C does not take it, c %d groups %d kernel %dx%d float %d unsigned %d channel %d oc %d n %d h %d w %d s %d d %d p %d",
@@ -447,6 +480,8 @@ static void test_parts_of_threads_give_the_same_bytes(void **state) {
         {1, 64, 28, 28, 128, 3, 3, 1, 1, 1, 1, true, false, true, false, 0},
         {1, 2048, 1, 1, 2048, 1, 1, 1, 1, 0, 1, true, false, true, false, 0},
         {1, 256, 28, 28, 128, 1, 1, 1, 1, 0, 1, true, false, true, false, 0},
+        {1, 256, 28, 28, 128, 3, 3, 1, 1, 1, 1, true, false, true, false, SPARSE},
+        {1, 2048, 1, 1, 2048, 1, 1, 1, 1, 0, 1, true, false, true, false, SPARSE},
     };
 
     (void)state;

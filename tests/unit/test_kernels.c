@@ -232,7 +232,7 @@ static void test_kernels_agree_with_the_reference(void **state) {
     (void)state;
     check_kernels(NULL, used);
     for (size_t k = 0; k < kernel_table_size; k++) {
-        if (strstr(kernel_table[k]->name, "f32") && !used[k])
+        if (strstr(kernel_table[k]->name, "f32") && !strstr(kernel_table[k]->name, "_sparse_") && !used[k])
             fail_msg("no net of the table runs kernel %s", kernel_table[k]->name);
     }
     free(used);

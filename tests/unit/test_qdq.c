@@ -231,7 +231,7 @@ static void test_every_processor_gives_the_same_bytes(void **state) {
         free(want.y);
     }
     for (size_t k = 0; k < kernel_table_size && all.cpu.avx512_vnni; k++)
-        if (strstr(kernel_table[k]->name, "s8") && !used[k])
+        if (strstr(kernel_table[k]->name, "s8") && !strstr(kernel_table[k]->name, "_sparse_") && !used[k])
             fail_msg("no case runs kernel %s", kernel_table[k]->name);
     free(used);
 }
