@@ -73,6 +73,7 @@ static const char *const gemm_ops[] = {"Gemm", "MatMul", NULL};
         .op_types = kind##_ops,                                                                              \
         .fits = kind##_##isa_name##_fits,                                                                    \
         .layouts = {.in = 1u << (layout), .out = 1u << (layout)},                                            \
+        .skips_zeros = true,                                                                                 \
         .max_posts = NODE_MAX_POSTS,                                                                         \
         .can_sum_in_place = true,                                                                            \
         .prepare = kind##_##isa_name##_prepare,                                                              \

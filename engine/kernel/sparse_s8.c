@@ -54,6 +54,7 @@ static const char *const gemm_ops[] = {"Gemm", "MatMul", NULL};
         .op_types = kind##_ops,                                                                              \
         .fits = kind##_##isa_name##_fits,                                                                    \
         .layouts = {.in = 1u << (layout), .out = 1u << (layout)},                                            \
+        .skips_zeros = true,                                                                                 \
         .max_posts = NODE_MAX_POSTS,                                                                         \
         .prepare = kind##_##isa_name##_prepare,                                                              \
         .run = sparse_layer_run,                                                                             \
