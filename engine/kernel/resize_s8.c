@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "engine/kernel/rows.h"
 #include "engine/kernel/s8.h"
+#include "engine/ops/resize.h"
 
 #define MAX_PIXELS ((int64_t)1 << 24) /* numbers a float holds exactly */
 
@@ -29,9 +30,10 @@ static bool resize_fits(const struct cpu *cpu, const struct layer *l) {
 
     (void)cpu;
     if (in->rank < 3 || strcmp(node_attr_string(l->node, "mode", "nearest"), "nearest") != 0 ||
-        !s8_is_codes(&l->in_type[0]) || !s8_is_codes(&l->out_type[0]) || l->in[0]->data || l->node->n_post ||
-        x->scale < y->scale || x->scale > y->scale || x->zero != y->zero || in->dim[0] != out->dim[0] ||
-        in->dim[1] != out->dim[1] || n_pixels(in) > MAX_PIXELS)
+        !resize_is_plain(l->node->param) || !s8_is_codes(&l->in_type[0]) || !s8_is_codes(&l->out_type[0]) ||
+        l->in[0]->data || l->node->n_post || x->scale < y->scale || x->scale > y->scale ||
+        x->zero != y->zero || in->dim[0] != out->dim[0] || in->dim[1] != out->dim[1] ||
+        n_pixels(in) > MAX_PIXELS)
         return false;
     for (int i = 1; i < l->n_in; i++)
         if (l->in[i] && !l->in[i]->data && l->in[i]->shape.dim[0] != 0)

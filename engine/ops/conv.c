@@ -6,7 +6,7 @@
 #include "engine/ops/grad.h"
 #include "engine/ops/rows.h"
 
-static int conv_parse(struct graph *g, struct node *n, struct error *err) {
+int conv_parse(struct graph *g, struct node *n, struct error *err) {
     struct conv_param *p = graph_alloc(g, sizeof(*p));
     static const struct {
         const char *name;

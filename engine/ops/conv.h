@@ -11,6 +11,8 @@ struct conv_param {
     int64_t output_shape[WINDOW_MAX_DIMS];   /* ConvTranspose; 0: not given */
 };
 
+int conv_parse(struct graph *g, struct node *n, struct error *err);
+
 /* Where the windows of Conv (weights O I/g k…) or ConvTranspose (weights I O/g k…) lie. For ConvTranspose,
  * `in` and `out` are the transposed convolution's own input and output, begin/end its cropping. */
 int conv_place(const struct node *n, const struct shape *x, const struct shape *w, struct window_at *ret,
