@@ -6,6 +6,8 @@
 #   float_NET_bB_tT, int8_…    one setting of it
 #   float_all, int8_all        all nets, all settings: geometric mean and the lowest
 #   int8_gain_NET              int8 beside its float parent in our own engine
+#   kernel_ROW, kernel_all     kernels on one layer beside their peers, with their share of the machine's peak: the
+#                              rows are in kernel_bench.c
 #
 # BENCH_LOCK names a file that is locked while something is timed: several runs on one machine take turns.
 # BENCH_SECONDS is how long one setting may take (5 rounds at least).
@@ -159,6 +161,7 @@ of_net() {
 run_one() {
     case $1 in
     float_all | int8_all) settings "${1%_all}" $nets | mean "$1" ;;
+    kernel_*) ${BENCH_LOCK:+flock "$BENCH_LOCK"} $realtime "$build/tests/bench/kernel_bench" "${1#kernel_}" ;;
     int8_gain_*) int8_gain "${1#int8_gain_}" ;;
     float_* | int8_*) of_net "$1" ;;
     lenet_requests) need_ort && serving requests ;;
@@ -171,7 +174,7 @@ run_one() {
     esac
 }
 
-all="float_all int8_all int8_gain_resnet20 int8_gain_resnet18 int8_gain_mobilenet_v2 lenet_requests json_parse added_time start_ready big_upload eight_resident"
+all="float_all int8_all kernel_all int8_gain_resnet20 int8_gain_resnet18 int8_gain_mobilenet_v2 lenet_requests json_parse added_time start_ready big_upload eight_resident"
 if [ "${1:-all}" = all ]; then
     for name in $all; do run_one "$name"; done
 else
