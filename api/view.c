@@ -39,7 +39,7 @@ static json_t *kernels_of(struct api *api, const char *key) {
             if (shapes[i].dim[k] < 0)
                 return kernels;
     }
-    if (!g || g->n_inputs > 16 || net_plan(r->net, shapes, 1, &plan, NULL) < 0)
+    if (!g || g->n_inputs > 16 || net_plan(r->net, shapes, r->threads, &plan, NULL) < 0)
         return kernels;
     for (size_t i = 0; i < plan_n_steps(plan); i++) {
         struct plan_step s;

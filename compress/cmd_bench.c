@@ -15,8 +15,12 @@
 #define MAX_INPUTS 64
 #define MAX_RUNS   200000
 
+#define MAX_TUNE_SECONDS 60
+
 struct bench {
-    const char *model, *kernels;
+    const char *model, *kernels, *tune_cache;
+    bool tune;
+    struct tuner *tuner;
     long batch, threads, seconds;
     enum net_policy policy;
     size_t n_shapes;
@@ -34,6 +38,8 @@ static int parse_option(int c, struct bench *b, struct error *err) {
             return error_set(err, -EINVAL, "--shape: '%s' is not NAME=1x3x224x224", optarg);
         b->shapes[b->n_shapes++] = optarg;
         return 0;
+    case 'T': b->tune = true; return 0;
+    case 'C': b->tune_cache = optarg; return 0;
     case 'p':
         if (strcmp(optarg, "speed") && strcmp(optarg, "memory"))
             return error_set(err, -EINVAL, "--policy: '%s' is neither speed nor memory", optarg);
@@ -51,6 +57,8 @@ static int parse(int argc, char **argv, struct bench *b, struct error *err) {
         {"seconds", required_argument, NULL, 's'},
         {"shape", required_argument, NULL, 'S'},
         {"threads", required_argument, NULL, 't'},
+        {"tune", no_argument, NULL, 'T'},
+        {"tune-cache", required_argument, NULL, 'C'},
         {0},
     };
     int c;
@@ -193,7 +201,45 @@ static int time_runs(
     return *ret ? 0 : error_oom(err);
 }
 
+/* As the daemon does while it is idle: the kernels of this size are measured, then planned again. */
+static int tune(const struct bench *b, struct session *s, const struct tensor *in, struct error *err) {
+    struct tune_limits limits = {.seconds = MAX_TUNE_SECONDS};
+    struct shape shapes[MAX_INPUTS];
+    size_t n = net_graph(s->net)->n_inputs;
+    int r = 1;
+
+    if (!b->tune)
+        return 0;
+    while (r == 1)
+        r = net_tune(s->net, &limits, NULL, err);
+    if (r == 0)
+        r = tuner_save(b->tuner, err);
+    for (size_t i = 0; i < n; i++)
+        shapes[i] = in[i].shape;
+    return r < 0 ? r : session_plan(s, shapes, n, err);
+}
+
+/* Times of kernels are used when they are there, and made with --tune. */
+static int open_tuner(struct bench *b, struct error *err) {
+    struct error why = {0};
+
+    if (!b->tune && !b->tune_cache)
+        return 0;
+    if (tuner_new(b->tune_cache, &b->tuner, &why) < 0)
+        return error_oom(err);
+    if (why.err)
+        fprintf(stderr, "bonsai-worker bench: %s\n", why.text);
+    return 0;
+}
+
+static int open_session(const struct bench *b, struct session *s, struct error *err) {
+    struct net_options o = {.kernels = b->kernels, .policy = b->policy, .tuner = b->tuner};
+
+    return session_open_file(b->model, &o, (unsigned)b->threads, s, err);
+}
+
 static int run(int argc, char **argv) {
+    _cleanup_(tuner_freep) struct tuner *tuner = NULL; /* after the session, which uses it */
     _cleanup_(session_done) struct session s = {0};
     _cleanup_(tensors_done) struct tensor *in = calloc(MAX_INPUTS, sizeof(*in));
     struct bench b = {.batch = 1, .threads = 1, .seconds = 2};
@@ -204,8 +250,11 @@ static int run(int argc, char **argv) {
         fprintf(stderr, "bonsai-worker bench: %s\n", err.text);
         return command_usage(&command_bench);
     }
-    if (session_open_file(b.model, b.kernels, b.policy, (unsigned)b.threads, &s, &err) < 0 ||
-        make_inputs(&b, &s, in, &err) < 0 || time_runs(&b, &s, in, &result, &err) < 0)
+    if (open_tuner(&b, &err) < 0)
+        return command_fail(&err);
+    tuner = b.tuner;
+    if (open_session(&b, &s, &err) < 0 || make_inputs(&b, &s, in, &err) < 0 || tune(&b, &s, in, &err) < 0 ||
+        time_runs(&b, &s, in, &result, &err) < 0)
         return command_fail(&err);
     return command_print(result);
 }
@@ -214,7 +263,7 @@ const struct command command_bench = {
     .name = "bench",
     .arguments =
         "FILE [--shape NAME=1x3x224x224]… [--batch N] [--threads N] [--policy speed|memory] [--seconds S] "
-        "[--kernels LIST]",
+        "[--kernels LIST] [--tune] [--tune-cache FILE]",
     .summary = "Times a model in this engine, without HTTP.",
     .run = run,
 };

@@ -125,7 +125,7 @@ static int infer(struct infer *f, struct error *err) {
     _cleanup_(session_done) struct session s = {0};
     struct shape shapes[MAX_INPUTS];
     const struct graph *g;
-    int r = session_open_file(f->model, f->kernels, NET_SPEED, 1, &s, err);
+    int r = session_open_file(f->model, &(struct net_options){.kernels = f->kernels}, 1, &s, err);
 
     if (r < 0)
         return r;

@@ -28,10 +28,10 @@ void session_done(struct session *s) {
     *s = (struct session){0};
 }
 
-int session_open_file(const char *path, const char *kernels, enum net_policy policy, unsigned threads,
-    struct session *ret, struct error *err) {
+int session_open_file(
+    const char *path, const struct net_options *o, unsigned threads, struct session *ret, struct error *err) {
     _cleanup_(session_done) struct session s = {.threads = threads ? threads : 1};
-    struct net_options options = {.policy = policy, .kernels = kernels};
+    struct net_options options = o ? *o : (struct net_options){0};
     _cleanup_(closep) int fd = -1;
     int r = cpu_detect(getenv("BONSAI_CPU_HIDE"), &options.cpu, err);
 

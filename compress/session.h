@@ -14,9 +14,9 @@ struct session {
     struct pool *pool; /* NULL: one thread */
 };
 
-/* Opens a file. `kernels` as in net_options, NULL: default. */
-int session_open_file(const char *path, const char *kernels, enum net_policy policy, unsigned threads,
-    struct session *ret, struct error *err);
+/* Opens a file. `o` without its cpu; NULL: the default. */
+int session_open_file(
+    const char *path, const struct net_options *o, unsigned threads, struct session *ret, struct error *err);
 
 /* Takes the graph, also on failure. */
 int session_open_graph(struct graph *g, struct session *ret, struct error *err);

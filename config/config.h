@@ -39,6 +39,7 @@ struct config {
 
     /* inference */
     int queue, max_batch, batch_delay_us, timeout_ms;
+    bool tune, deterministic;
     int64_t queue_bytes;
 
     /* jobs */

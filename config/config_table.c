@@ -100,6 +100,13 @@ static const struct param rows[] = {
     {"timeout_ms", PARAM_INT, AT(timeout_ms), .min = 0, .max = MANY, .dflt = "60000",
         .doc =
             "Longest time in the queue when the request names none. 0: no limit. Models may set their own."},
+    {"tune", PARAM_BOOL, AT(tune), .dflt = "true",
+        .doc =
+            "Measures kernels while nothing else is to do, and from then on runs each layer with the one that is "
+            "surely the fastest. Times are kept in the state folder."},
+    {"deterministic", PARAM_BOOL, AT(deterministic), .dflt = "false",
+        .doc =
+            "The fixed table of kernels alone decides, whatever was measured: the same bits at every start."},
     {"queue_bytes", PARAM_SIZE, AT(queue_bytes), .min = 1024 * 1024, .max = BYTES_LIMIT, .dflt = "1G",
         .doc = "Bodies of all waiting requests together."},
 

@@ -73,6 +73,21 @@ static void trim_slots(void *scheduler) {
     scheduler_trim(scheduler);
 }
 
+/* A file of times that cannot be used is measured anew. */
+static int open_tuner(struct app *a, struct error *err) {
+    struct error why = {0};
+    char path[4096];
+
+    if (a->config.deterministic)
+        return 0;
+    snprintf(path, sizeof(path), "%s/kernels.timings", a->config.state);
+    if (tuner_new(path, &a->tuner, &why) < 0)
+        return error_oom(err);
+    if (why.err)
+        log_printf(LOG_LEVEL_WARNING, "%s", why.text);
+    return 0;
+}
+
 static int open_parts(struct app *a, struct error *err) {
     const struct config *c = &a->config;
     struct scheduler_options s = {
@@ -93,7 +108,14 @@ static int open_parts(struct app *a, struct error *err) {
     if (r == 0)
         r = store_open(c->state, c->max_disk_share, &a->store, err);
     if (r == 0)
-        r = residency_new(a->store, memory_budget(c), s.slots, &a->residency, err);
+        r = open_tuner(a, err);
+    if (r == 0)
+        r = residency_new(a->store,
+            &(struct residency_options){.budget = memory_budget(c),
+                .slots = s.slots,
+                .threads = s.threads_per_slot,
+                .tuner = a->tuner},
+            &a->residency, err);
     if (r == 0)
         r = scheduler_new(&s, &a->scheduler, err);
     if (r == 0)
@@ -187,18 +209,25 @@ int app_listen(struct app *a, struct error *err) {
     if (pthread_create(&a->restorer, NULL, restore_thread, a) != 0)
         return error_set(err, -EAGAIN, "no thread for loading");
     a->has_restorer = true;
+    if (a->tuner && a->config.tune) {
+        r = tuning_new(a->residency, a->scheduler, a->tuner, &a->tuning, err);
+        if (r < 0)
+            return r;
+    }
     return a->config.serve_only ? 0 : jobs_start(a->jobs, err);
 }
 
 void app_close(struct app *a) {
     if (a->has_restorer)
         pthread_join(a->restorer, NULL);
+    tuning_free(a->tuning);
     if (a->residency)
         residency_on_unload(a->residency, NULL, NULL);
     scheduler_free(a->scheduler);
     jobs_free(a->jobs);
     events_free(a->events);
     residency_free(a->residency);
+    tuner_free(a->tuner);
     judge_free(a->judge);
     store_free(a->store);
     auth_free(a->auth);

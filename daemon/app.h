@@ -14,6 +14,7 @@
 #include "daemon/residency.h"
 #include "daemon/scheduler.h"
 #include "daemon/store.h"
+#include "daemon/tuning.h"
 
 struct app {
     struct config config;
@@ -26,6 +27,8 @@ struct app {
     struct store *store;
     struct residency *residency;
     struct scheduler *scheduler;
+    struct tuner *tuner;
+    struct tuning *tuning;
     struct judge *judge;
     struct jobs *jobs;
     struct events *events;

@@ -22,8 +22,7 @@ struct entry {
 
 struct residency {
     struct store *store;
-    uint64_t budget;
-    unsigned slots;
+    struct residency_options options;
     struct cpu cpu;
     pthread_mutex_t lock; /* protects the entries; never held while loading */
     pthread_cond_t changed;
@@ -67,7 +66,7 @@ struct resident *resident_unref(struct resident *r) {
 }
 
 int residency_new(
-    struct store *s, uint64_t budget, unsigned slots, struct residency **ret, struct error *err) {
+    struct store *s, const struct residency_options *o, struct residency **ret, struct error *err) {
     struct residency *r = calloc(1, sizeof(*r));
     int e;
 
@@ -79,8 +78,7 @@ int residency_new(
         return e;
     }
     r->store = s;
-    r->budget = budget;
-    r->slots = slots;
+    r->options = *o;
     pthread_mutex_init(&r->lock, NULL);
     pthread_cond_init(&r->changed, NULL);
     *ret = r;
@@ -152,7 +150,7 @@ static uint64_t used_locked(const struct residency *r) {
     for (const struct entry *e = r->first; e; e = e->next)
         if (e->resident)
             tally_add(&t, e->resident->net);
-    return tally_bytes(&t, r->slots);
+    return tally_bytes(&t, r->options.slots);
 }
 
 /* May it go to make room? Neither pinned nor routed (the original is the route until routes exist) nor in
@@ -211,7 +209,7 @@ static uint64_t used_with_locked(const struct residency *r, struct net *net) {
     for (const struct entry *e = r->first; e; e = e->next)
         if (e->resident)
             tally_add(&t, e->resident->net);
-    return tally_bytes(&t, r->slots);
+    return tally_bytes(&t, r->options.slots);
 }
 
 /* Least recently used first, only if that is enough; nothing changes otherwise. */
@@ -223,12 +221,12 @@ static bool make_room_locked(
     for (struct entry *e = r->first; e; e = e->next)
         if (e->resident && !(may_evict && is_evictable(r, e)))
             tally_add(&kept, e->resident->net);
-    used = tally_bytes(&kept, r->slots);
-    *ret_available = r->budget > used ? r->budget - used : 0;
+    used = tally_bytes(&kept, r->options.slots);
+    *ret_available = r->options.budget > used ? r->options.budget - used : 0;
     tally_add(&kept, net);
-    if (tally_bytes(&kept, r->slots) > r->budget)
+    if (tally_bytes(&kept, r->options.slots) > r->options.budget)
         return false;
-    while (used_with_locked(r, net) > r->budget) {
+    while (used_with_locked(r, net) > r->options.budget) {
         struct entry *oldest = NULL;
 
         for (struct entry *e = r->first; e; e = e->next)
@@ -243,7 +241,7 @@ static bool make_room_locked(
 
 /* Batch 1 at the declared shape is planned at once, so that the first request does not pay and the bytes are
  * true. */
-static int warm_up(struct net *n, struct error *err) {
+static int warm_up(struct net *n, unsigned threads, struct error *err) {
     const struct graph *g = net_graph(n);
     struct shape shapes[64];
     struct plan *plan;
@@ -259,7 +257,7 @@ static int warm_up(struct net *n, struct error *err) {
             shapes[i].dim[k] = shapes[i].dim[k] < 0 ? 1 : shapes[i].dim[k];
         }
     }
-    r = net_plan(n, shapes, 1, &plan, err);
+    r = net_plan(n, shapes, threads, &plan, err);
     if (r == 0)
         plan_unref(plan);
     return r;
@@ -283,23 +281,24 @@ static struct resident *resident_new(const json_t *doc, const char *key) {
 static int load_net(
     struct residency *r, const json_t *doc, const char *key, struct resident **ret, struct error *err) {
     struct resident *x = resident_new(doc, key);
-    struct net_options o = {.cpu = r->cpu};
+    struct net_options o = {.cpu = r->cpu, .tuner = r->options.tuner};
     _cleanup_(closep) int fd = -1;
     const char *policy = json_string_value(json_object_get(doc, "policy"));
     int e;
 
     if (!x)
         return error_oom(err);
+    x->threads = r->options.threads;
     o.policy = policy && !strcmp(policy, "memory") ? NET_MEMORY : NET_SPEED;
     fd = store_blob_open(r->store, json_string_value(json_object_get(doc, "digest")), err);
     e = fd < 0 ? fd : net_open_fd(fd, &o, &x->net, err);
     if (e == 0)
-        e = warm_up(x->net, err);
+        e = warm_up(x->net, x->threads, err);
     if (e < 0) {
         resident_unref(x);
         return e;
     }
-    x->bytes = net_bytes_total(x->net, r->slots);
+    x->bytes = net_bytes_total(x->net, r->options.slots);
     *ret = x;
     return 0;
 }
@@ -560,7 +559,7 @@ enum variant_state residency_state(
         s = e->state;
         memcpy(reason, e->reason, RESIDENCY_REASON_MAX);
         if (e->resident)
-            *ret_bytes = net_bytes_total(e->resident->net, r->slots);
+            *ret_bytes = net_bytes_total(e->resident->net, r->options.slots);
     }
     pthread_mutex_unlock(&r->lock);
     return s;
@@ -570,5 +569,28 @@ void residency_count(struct residency *r, uint64_t *ret_used, uint64_t *ret_budg
     pthread_mutex_lock(&r->lock);
     *ret_used = used_locked(r);
     pthread_mutex_unlock(&r->lock);
-    *ret_budget = r->budget;
+    *ret_budget = r->options.budget;
+}
+
+struct resident *residency_next(struct residency *r, const char *key) {
+    struct entry *next = NULL;
+    struct resident *x;
+
+    pthread_mutex_lock(&r->lock);
+    for (struct entry *e = r->first; e; e = e->next)
+        if (e->state == VARIANT_READY && strcmp(e->key, key) > 0 && (!next || strcmp(e->key, next->key) < 0))
+            next = e;
+    x = next ? resident_ref(next->resident) : NULL;
+    pthread_mutex_unlock(&r->lock);
+    return x;
+}
+
+bool residency_is_loading(struct residency *r) {
+    bool is_loading = false;
+
+    pthread_mutex_lock(&r->lock);
+    for (const struct entry *e = r->first; e; e = e->next)
+        is_loading = is_loading || e->state == VARIANT_LOADING;
+    pthread_mutex_unlock(&r->lock);
+    return is_loading;
 }

@@ -21,7 +21,8 @@ const char *variant_state_name(enum variant_state s);
 struct resident {
     char *model, *variant; /* names when it was loaded */
     int number;
-    char *key; /* "model/number" */
+    unsigned threads; /* of a run on a slot */
+    char *key;        /* "model/number" */
     struct net *net;
     size_t bytes; /* counted: packed weights that no other has, plans, touched pages, arenas of all slots */
     struct resident_usage *usage;
@@ -31,9 +32,14 @@ struct resident *resident_ref(struct resident *r);
 struct resident *resident_unref(struct resident *r);
 DEFINE_CLEANUP(struct resident *, resident_unref)
 
-/* `slots`: how many arenas each variant costs. */
+struct residency_options {
+    uint64_t budget;     /* bytes of all together */
+    unsigned slots;      /* how many arenas each variant costs */
+    unsigned threads;    /* of a run on a slot */
+    struct tuner *tuner; /* as net_options.tuner */
+};
 int residency_new(
-    struct store *s, uint64_t budget, unsigned slots, struct residency **ret, struct error *err);
+    struct store *s, const struct residency_options *o, struct residency **ret, struct error *err);
 struct residency *residency_free(struct residency *r);
 
 /* Called whenever a network was taken out, so that what it ran in can go too; under the residency's lock: it
@@ -67,6 +73,10 @@ enum variant_state residency_state(
     struct residency *r, const char *key, uint64_t *ret_bytes, char reason[static RESIDENCY_REASON_MAX]);
 /* Packed weights that a variant of the model has in common with any other one in memory, each once. */
 uint64_t residency_shared(struct residency *r, const char *model);
+/* The ready one whose key comes next after `key` ("": the first), counted; NULL: there is none. */
+struct resident *residency_next(struct residency *r, const char *key);
+bool residency_is_loading(struct residency *r);
+
 void residency_count(struct residency *r, uint64_t *ret_used, uint64_t *ret_budget);
 
 #endif

@@ -17,7 +17,8 @@ struct scheduler {
     pthread_cond_t wanted, idle;
     struct sched_work *first, **last; /* all that waits, oldest first */
     unsigned n_waiting, n_busy, n_slots;
-    unsigned n_trims; /* how often slots were asked to let memory go */
+    uint64_t rested_ns; /* when the last work ended */
+    unsigned n_trims;   /* how often slots were asked to let memory go */
     bool is_draining, is_ending;
     pthread_t sweeper;
     pthread_t *threads;
@@ -138,6 +139,7 @@ static void *slot_thread(void *arg) {
         slot_work(slot, list);
         pthread_mutex_lock(&s->lock);
         s->n_busy--;
+        s->rested_ns = clock_now_ns();
         if (!s->n_busy && !s->first)
             pthread_cond_broadcast(&s->idle);
     }
@@ -214,6 +216,7 @@ int scheduler_new(const struct scheduler_options *o, struct scheduler **ret, str
     }
     s->options = *o;
     s->last = &s->first;
+    s->rested_ns = clock_now_ns();
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->wanted, NULL);
     pthread_cond_init(&s->idle, NULL);
@@ -360,4 +363,13 @@ bool scheduler_is_busy(struct scheduler *s) {
     busy = s->n_busy > 0;
     pthread_mutex_unlock(&s->lock);
     return busy;
+}
+
+uint64_t scheduler_idle_ns(struct scheduler *s) {
+    uint64_t idle;
+
+    pthread_mutex_lock(&s->lock);
+    idle = s->n_busy || s->first ? 0 : clock_now_ns() - s->rested_ns + 1;
+    pthread_mutex_unlock(&s->lock);
+    return idle;
 }

@@ -77,7 +77,8 @@ void scheduler_trim(struct scheduler *s);
 
 unsigned scheduler_waiting(struct scheduler *s); /* all queues */
 unsigned scheduler_waiting_for(struct scheduler *s, const char *key);
-bool scheduler_is_busy(struct scheduler *s); /* a slot runs something */
+bool scheduler_is_busy(struct scheduler *s);     /* a slot runs something */
+uint64_t scheduler_idle_ns(struct scheduler *s); /* since the last work ended; 0: something runs or waits */
 
 /* For tasks: runs a net on this slot's arena. `in` as plan_run; out[] is filled with views that live until
  * the next call on the slot. Returns microseconds in *ret_us. */

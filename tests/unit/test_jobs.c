@@ -125,10 +125,11 @@ static void open_jobs(struct fixture *f) {
         .max_attempts = 3,
         .seconds = f->seconds,
         .memory_bytes = f->memory_bytes};
+    struct residency_options options = {.budget = 1u << 30, .slots = 1, .threads = 1};
     struct error err = {0};
 
     f->store = state_dir_open(f->dir);
-    assert_int_equal(residency_new(f->store, 1u << 30, 1, &f->residency, NULL), 0);
+    assert_int_equal(residency_new(f->store, &options, &f->residency, NULL), 0);
     if (jobs_new(f->store, f->residency, &o, &f->jobs, &err) < 0)
         fail_msg("%s", err.text);
     jobs_listen(f->jobs, on_event, f);

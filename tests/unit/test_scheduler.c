@@ -9,6 +9,7 @@
 
 #include "daemon/residency.h"
 #include "daemon/scheduler.h"
+#include "daemon/tuning.h"
 #include "tests/unit/model_file.h"
 #include "tests/unit/net_text.h"
 #include "tests/unit/state_dir.h"
@@ -21,12 +22,14 @@ struct fixture {
     struct store *store;
     struct residency *residency;
     struct scheduler *scheduler;
+    struct tuner *tuner;
 };
 
-/* A net with a free first dimension: x[n][1][8][8] → y[n][4] */
+/* A net with a free first dimension: x[n][1][8][8] → y[n][4]. Sub runs in several layouts: there is something
+ * to tune. */
 static uint8_t *net_bytes(size_t *ret_size) {
-    struct net_text t =
-        net_text_read("Conv x=1x1x8x8 w=4x1x3x3 b=4 pads=1,1,1,1; Relu $; GlobalAveragePool $; Flatten $");
+    struct net_text t = net_text_read(
+        "Conv x=1x1x8x8 w=4x1x3x3 b=4 pads=1,1,1,1; Relu $; Sub $ s:0.5; GlobalAveragePool $; Flatten $");
     struct error err = {0};
     uint8_t *p;
 
@@ -46,6 +49,7 @@ static void trim(void *scheduler) {
 static int setup_with(void **state, uint64_t budget) {
     struct fixture *f = calloc(1, sizeof(*f));
     struct scheduler_options o = {.slots = 2, .threads_per_slot = 1, .queue_limit = 4096};
+    struct residency_options r = {.budget = budget, .slots = o.slots, .threads = 1};
     size_t size = 0;
     uint8_t *bytes = net_bytes(&size);
     bool is_new;
@@ -54,7 +58,9 @@ static int setup_with(void **state, uint64_t budget) {
     f->store = state_dir_open(f->dir);
     assert_int_equal(state_dir_model(f->store, "m", bytes, size, &is_new, NULL), 0);
     free(bytes);
-    assert_int_equal(residency_new(f->store, budget, o.slots, &f->residency, NULL), 0);
+    assert_int_equal(tuner_new(NULL, &f->tuner, NULL), 0);
+    r.tuner = f->tuner;
+    assert_int_equal(residency_new(f->store, &r, &f->residency, NULL), 0);
     assert_int_equal(scheduler_new(&o, &f->scheduler, NULL), 0);
     residency_on_unload(f->residency, trim, f->scheduler);
     *state = f;
@@ -70,6 +76,7 @@ static int teardown(void **state) {
 
     scheduler_free(f->scheduler);
     residency_free(f->residency);
+    tuner_free(f->tuner);
     store_free(f->store);
     state_dir_remove(f->dir);
     free(f);
@@ -435,13 +442,15 @@ static void test_the_least_recently_used_makes_room(void **state) {
     struct residency *r = NULL;
     char reason[RESIDENCY_REASON_MAX];
     uint64_t one, needed = 0, available = 0;
+    struct residency_options o = {.slots = 2, .threads = 1};
     struct resident *busy;
     struct error err = {0};
 
     add_variants(f, 3);
     resident_unref(acquire(f));
     assert_int_equal(residency_state(f->residency, "m/1", &one, reason), VARIANT_READY);
-    assert_int_equal(residency_new(f->store, one * 3 + one / 2, 2, &r, NULL), 0);
+    o.budget = one * 3 + one / 2;
+    assert_int_equal(residency_new(f->store, &o, &r, NULL), 0);
     for (int i = 1; i <= 3; i++) {
         char key[32];
 
@@ -527,6 +536,42 @@ static void test_with_a_delay_idle_slots_wait_for_a_batch(void **state) {
         assert_int_equal(r[i].work.timing.batch, 4);
 }
 
+/* One request; its answer is what the engine gives, whatever kernels run. */
+static void ask_once(struct fixture *f, const float *want) {
+    struct request r;
+    sem_t done;
+
+    sem_init(&done, 0, 0);
+    request_init(&r, acquire(f), 1, 3, &done);
+    assert_int_equal(scheduler_submit(f->scheduler, &r.work, NULL), 0);
+    sem_wait(&done);
+    for (int k = 0; k < OUT_SIZE; k++)
+        assert_float_equal(r.out[k], want[k], 1e-5f * (1 + fabsf(want[k])));
+}
+
+/* While requests come one after the other nothing is measured; once they stop the variant is. */
+static void test_variants_are_tuned_when_nobody_asks(void **state) {
+    struct fixture *f = *state;
+    struct tuning *t = NULL;
+    float want[OUT_SIZE];
+    uint64_t end;
+
+    expected(f, 1, 3, want);
+    ask_once(f, want);
+    assert_int_equal(tuning_new(f->residency, f->scheduler, f->tuner, &t, NULL), 0);
+    end = clock_now_ns() + 1000000000u;
+    while (clock_now_ns() < end)
+        ask_once(f, want);
+    assert_int_equal(tuner_count(f->tuner), 0);
+    end = clock_now_ns() + 30000000000u;
+    while (tuner_count(f->tuner) == 0 && clock_now_ns() < end)
+        sched_yield();
+    assert_true(tuner_count(f->tuner) > 0);
+    ask_once(f, want);
+    tuning_free(t);
+    ask_once(f, want);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_batches_give_what_each_request_alone_gives, setup, teardown),
@@ -540,6 +585,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_what_was_unloaded_by_request_stays_out, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_least_recently_used_makes_room, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_deleted_variant_never_comes_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_variants_are_tuned_when_nobody_asks, setup, teardown),
         cmocka_unit_test_setup_teardown(
             test_with_a_delay_idle_slots_wait_for_a_batch, setup_with_delay, teardown),
     };
