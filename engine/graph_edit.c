@@ -133,7 +133,7 @@ int graph_insert_node(struct graph *g, size_t before, const char *op_type, const
     memmove(&g->nodes[before + 1], &g->nodes[before], (g->n_nodes - before) * sizeof(*g->nodes));
     g->nodes[before] = n;
     g->n_nodes++;
-    for (size_t v = 0; v < g->n_values; v++)
+    for (size_t v = 0; before + 1 < g->n_nodes && v < g->n_values; v++)
         if (g->values[v].producer >= (int)before)
             g->values[v].producer++;
     for (int i = 0; i < n_out; i++)

@@ -21,6 +21,9 @@ int pass_fold_constants(
                                             DequantizeLinear of weights and other compressed patterns */
 int pass_remove_identities(
     struct graph *g, struct error *err); /* Identity, Dropout, no-op Cast/Pad/Reshape …, dead nodes */
+int pass_expand_qlinear(struct graph *g, struct error *err); /* QLinearConv, QLinearMatMul → Q/DQ around the
+                                                                layer */
+int pass_global_pools(struct graph *g, struct error *err);   /* reductions over all pixels → global pools */
 int pass_fold_batch_norm(
     struct graph *g, struct error *err); /* BatchNormalization, and constant Mul/Add/Sub/Div per
                                             channel, into the Conv, Gemm, ConvTranspose before it */

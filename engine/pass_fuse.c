@@ -154,20 +154,6 @@ static bool is_add(const struct node *n) {
     return strcmp(n->op_type, "Add") == 0 && !*n->domain && n->n_in == 2 && n->in[0] >= 0 && n->in[1] >= 0;
 }
 
-/* Without shapes (the model does not take the sample) there are no residuals, only activations. */
-static void sample_shapes(const struct graph *g, struct shapes *ret) {
-    struct shape *inputs = calloc(g->n_inputs + 1, sizeof(*inputs));
-    struct error ignored = {0};
-
-    *ret = (struct shapes){0};
-    if (!inputs)
-        return;
-    shapes_sample(g, 2, 224, inputs);
-    if (shapes_infer(g, inputs, ret, &ignored) < 0)
-        *ret = (struct shapes){0};
-    free(inputs);
-}
-
 int pass_fuse(struct graph *g, struct error *err) {
     int r = pass_fuse_swish(g, err);
     struct shapes s;
@@ -178,7 +164,8 @@ int pass_fuse(struct graph *g, struct error *err) {
     is_gone = calloc(g->n_nodes + 1, sizeof(*is_gone));
     if (!is_gone)
         return error_oom(err);
-    sample_shapes(g, &s);
+    /* without shapes (the model does not take the sample) there are no residuals, only activations */
+    (void)shapes_guess(g, &s);
     for (size_t i = 0; i < g->n_nodes; i++) {
         if (is_add(&g->nodes[i]))
             fuse_residual(g, &s, i, is_gone);

@@ -217,3 +217,14 @@ void shapes_sample(const struct graph *g, int64_t batch, int64_t side, struct sh
                 ret[i].dim[d] = d == 0 ? batch : d >= 2 ? side : 1;
     }
 }
+
+bool shapes_guess(const struct graph *g, struct shapes *ret) {
+    _cleanup_(freep) struct shape *inputs = calloc(g->n_inputs + 1, sizeof(*inputs));
+    struct error ignored = {0};
+
+    *ret = (struct shapes){0};
+    if (!inputs)
+        return false;
+    shapes_sample(g, 2, 224, inputs);
+    return shapes_infer(g, inputs, ret, &ignored) == 0;
+}

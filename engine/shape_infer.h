@@ -24,4 +24,8 @@ void shapes_done(struct shapes *s);
  * of an image: dimensions 2 and up), 1 where neither fits. n_inputs shapes. */
 void shapes_sample(const struct graph *g, int64_t batch, int64_t side, struct shape *ret);
 
+/* Ranks and types as they are at some sample, for passes; false: the graph does not take it, or there is no
+ * memory, and *ret is empty. */
+bool shapes_guess(const struct graph *g, struct shapes *ret);
+
 #endif

@@ -101,6 +101,13 @@ static const struct qdq_case {
     {INPUT("1x8x6x6") "DequantizeLinear y0 s:0.02 z:100u; Sigmoid $; " QDQ(
          "0.0039", "0u") "Mul $ y1; " OUT END,
         1, 4},
+    /* the other spelling of a quantised layer */
+    {"QuantizeLinear x=1x8x6x6 s:0.0078 z:128u; QLinearConv $ s:0.0078 z:128u qw=16x8x3x3 s:0.0078 z:0b s:0.05 "
+     "z:120u rb=16 pads=1,1,1,1; DequantizeLinear $ s:0.05 z:120u; " END,
+        1, 2},
+    {"QuantizeLinear x=4x16 s:0.0078 z:128u; QLinearMatMul $ s:0.0078 z:128u qw=16x8 s:0.0078 z:0b s:0.05 "
+     "z:120u; DequantizeLinear $ s:0.05 z:120u; " END,
+        1, 2},
     /* a float operator between: its Q and DQ stay */
     {INPUT("1x8x5x4") "Softmax $ axis=1; " QDQ("0.0039", "0u") CONV("y4", "8x8x1x1", "8", "") OUT END, 0, 4},
 };
