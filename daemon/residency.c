@@ -27,6 +27,7 @@ struct residency {
     pthread_mutex_t lock; /* protects the entries; never held while loading */
     pthread_cond_t changed;
     struct entry *first;
+    atomic_size_t max_arena; /* what a slot may take for a run at a size that was not seen before */
     void (*unloaded)(void *ctx);
     void *unloaded_ctx;
 };
@@ -79,6 +80,7 @@ int residency_new(
     }
     r->store = s;
     r->options = *o;
+    r->max_arena = o->budget / o->slots;
     pthread_mutex_init(&r->lock, NULL);
     pthread_cond_init(&r->changed, NULL);
     *ret = r;
@@ -142,6 +144,17 @@ static void tally_add(struct tally *t, struct net *n) {
 
 static uint64_t tally_bytes(const struct tally *t, unsigned slots) {
     return t->own + slots * t->arena;
+}
+
+/* What is left of the budget beside weights and plans, for each slot. */
+static void limit_arenas_locked(struct residency *r) {
+    struct tally t = tally_new();
+
+    for (const struct entry *e = r->first; e; e = e->next)
+        if (e->resident)
+            tally_add(&t, e->resident->net);
+    atomic_store(
+        &r->max_arena, r->options.budget > t.own ? (r->options.budget - t.own) / r->options.slots : 0);
 }
 
 static uint64_t used_locked(const struct residency *r) {
@@ -294,6 +307,8 @@ static int load_net(
     e = fd < 0 ? fd : net_open_fd(fd, &o, &x->net, err);
     if (e == 0)
         e = warm_up(x->net, x->threads, err);
+    if (e == 0) /* what the model itself asks for is judged with all it needs, when room is made */
+        net_limit_arena(x->net, &r->max_arena);
     if (e < 0) {
         resident_unref(x);
         return e;
@@ -309,6 +324,7 @@ static void set_state_locked(struct residency *r, struct entry *e, enum variant_
     e->state = state;
     e->used_ns = clock_now_ns();
     snprintf(e->reason, sizeof(e->reason), "%.255s", why ? why->text : "");
+    limit_arenas_locked(r);
     pthread_cond_broadcast(&r->changed);
 }
 
@@ -437,6 +453,7 @@ int residency_unload(struct residency *r, const char *key, bool is_request, stru
         e->resident = NULL;
         e->state = VARIANT_UNLOADED;
     }
+    limit_arenas_locked(r);
     pthread_mutex_unlock(&r->lock);
     if (gone)
         tell_unloaded(r);
@@ -454,6 +471,7 @@ void residency_forget(struct residency *r, const char *key) {
             *p = gone->next;
             break;
         }
+    limit_arenas_locked(r);
     pthread_mutex_unlock(&r->lock);
     if (gone && gone->resident) {
         tell_unloaded(r);

@@ -121,6 +121,10 @@ struct net *net_unref(struct net *n) {
     return last ? net_free(n) : NULL;
 }
 
+void net_limit_arena(struct net *n, const atomic_size_t *max) {
+    n->max_arena = max;
+}
+
 const struct graph *net_graph(const struct net *n) {
     return n->loaded;
 }
@@ -230,6 +234,7 @@ int net_begin_build(const struct net *n, struct pack_cache *packs, struct net_bu
         .options = &n->options,
         .packs = packs,
         .onednn = n->onednn,
+        .max_arena = n->max_arena ? atomic_load(n->max_arena) : SIZE_MAX,
         .tuner = n->options.reference ? NULL : n->options.tuner};
     return r;
 }

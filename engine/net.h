@@ -16,6 +16,8 @@
 #ifndef ENGINE_NET_H
 #define ENGINE_NET_H
 
+#include <stdatomic.h>
+
 #include "engine/cpu.h"
 #include "engine/graph.h"
 #include "engine/tune.h"
@@ -41,6 +43,10 @@ int net_open_fd(int fd, const struct net_options *o, struct net **ret, struct er
 int net_new(struct graph *g, const struct net_options *o, struct net **ret, struct error *err);
 struct net *net_ref(struct net *n);
 struct net *net_unref(struct net *n);
+
+/* From now on a plan whose arena takes more than what `max` says at that time is refused (memory_budget),
+ * before anything is allocated for it. Call it before the net is shared; `max` lives longer than the net. */
+void net_limit_arena(struct net *n, const atomic_size_t *max);
 
 /* The graph as loaded (before any pass). */
 const struct graph *net_graph(const struct net *n);

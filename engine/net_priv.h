@@ -30,6 +30,7 @@ struct net {
     struct net_options options;
     char *kernels;
     struct onednn *onednn;
+    const atomic_size_t *max_arena; /* NULL: no limit */
 
     pthread_mutex_t building; /* one plan is built at a time; never taken while `mutex` is held. Protects: */
     unsigned long n_asked;    /* counts plans made */

@@ -114,6 +114,7 @@ struct plan_env {
     struct onednn *onednn;
     const struct plan_choice *choices; /* what another plan of this net and image size runs; NULL */
     struct tuner *tuner;               /* times of kernels; NULL: the default table */
+    size_t max_arena;                  /* a plan that needs more is refused */
 };
 
 int plan_build(const struct plan_env *env, const struct shape *inputs, unsigned threads, struct plan **ret,

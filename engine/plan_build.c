@@ -260,6 +260,18 @@ static void take_choices(struct plan *p, const struct plan_env *env) {
     }
 }
 
+/* Sizes come from requests: what is too large is refused before kernels are prepared for it, and again with
+ * their scratch. */
+static int place(struct plan *p, const struct plan_env *env, struct error *err) {
+    int r = plan_place_buffers(p, err);
+
+    if (r == 0 && p->arena_size > env->max_arena)
+        r = error_code(err, -ENOSPC, "memory_budget",
+            "inputs of this size take %zu MiB to run, %zu can be had within the memory budget",
+            p->arena_size >> 20, env->max_arena >> 20);
+    return r;
+}
+
 /* A kernel may refuse in prepare (oneDNN has only its reference code for the shape): another takes the node
  * and the steps are laid out anew. Ends because every round uses up a kernel. */
 static int build_until_prepared(struct plan *p, const struct plan_env *env, struct error *err) {
@@ -275,6 +287,8 @@ static int build_until_prepared(struct plan *p, const struct plan_env *env, stru
 
         if (r == 0)
             r = plan_share_buffers(p);
+        if (r == 0)
+            r = place(p, env, err);
         if (r < 0)
             return r == -ENOMEM ? error_oom(err) : r;
         r = prepare_steps(p, env, &refused, &e);
@@ -351,7 +365,7 @@ int plan_build(const struct plan_env *env, const struct shape *inputs, unsigned 
     if (r == 0)
         r = build_until_prepared(p, env, err);
     if (r == 0)
-        r = plan_place_buffers(p, err);
+        r = place(p, env, err);
     if (r < 0)
         return r;
     *ret = TAKE(p);

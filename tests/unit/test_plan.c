@@ -174,6 +174,30 @@ static void test_a_residual_is_added_in_place(void **state) {
     net_unref(n);
 }
 
+/* The size comes with a request; what it would take is known before anything is allocated. */
+static void test_a_size_beyond_the_budget_is_refused(void **state) {
+    atomic_size_t limit;
+    struct shape s;
+    struct net *n = open_free_batch(RESIDUAL_NET, &s);
+    struct plan *p = plan_for(n, &s, 1);
+    struct error err = {0};
+
+    (void)state;
+    atomic_init(&limit, plan_arena_size(p));
+    net_limit_arena(n, &limit);
+    plan_unref(p);
+    s.dim[0] = 100000;
+    assert_true(net_plan(n, &s, 1, &p, &err) < 0);
+    assert_string_equal(err.code, "memory_budget");
+    s.dim[0] = 1;
+    p = plan_for(n, &s, 2); /* another plan of a size that fits */
+    plan_unref(p);
+    atomic_store(&limit, SIZE_MAX);
+    s.dim[0] = 16;
+    plan_unref(plan_for(n, &s, 1));
+    net_unref(n);
+}
+
 static void test_a_batch_gives_the_answers_of_single_images(void **state) {
     enum { BATCH = 8 };
     struct shape one, many;
@@ -389,6 +413,7 @@ int main(void) {
         cmocka_unit_test(test_shapes_that_do_not_fit_are_named),
         cmocka_unit_test(test_the_arena_does_not_grow_with_depth),
         cmocka_unit_test(test_a_residual_is_added_in_place),
+        cmocka_unit_test(test_a_size_beyond_the_budget_is_refused),
         cmocka_unit_test(test_a_batch_gives_the_answers_of_single_images),
         cmocka_unit_test(test_threads_change_no_bit),
         cmocka_unit_test(test_many_threads_run_one_plan),
