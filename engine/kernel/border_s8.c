@@ -106,7 +106,7 @@ static int border_prepare(const struct layer *l, struct pack_cache *packs, struc
         for (int i = 2; i < x->rank; i++)
             s->pixels *= x->dim[i];
         s->turn = s->c == 3 ? S8_PICK(border_turn3, l->cpu) : NULL;
-        *ret_scratch = (size_t)s->c * CHUNK;
+        *ret_scratch = (size_t)s->c * CHUNK * l->n_threads;
     }
     *ret = s;
     return 0;
@@ -118,29 +118,51 @@ static void turn_any(const uint8_t *planes, int64_t c, uint8_t *y, int64_t n) {
             y[i * c + k] = planes[k * CHUNK + i];
 }
 
-static void quantize_run(const struct kernel_state *s, const struct run_io *io) {
-    const float *x = io->in[0];
-    uint8_t *y = io->out[0], *planes = io->scratch;
+static void encode_range(
+    const struct kernel_state *s, const struct run_io *io, unsigned part, int64_t first, int64_t end) {
+    (void)part;
+    s->encode(
+        &s->out, s->scale, (const float *)io->in[0] + first, (uint8_t *)io->out[0] + first, end - first);
+}
 
-    if (!s->turns) {
-        s->encode(&s->out, s->scale, x, y, s->n);
-        return;
+static void decode_range(
+    const struct kernel_state *s, const struct run_io *io, unsigned part, int64_t first, int64_t end) {
+    (void)part;
+    s->decode(
+        s->scale, s->zero, (const uint8_t *)io->in[0] + first, (float *)io->out[0] + first, end - first);
+}
+
+/* Chunks first to end, of all pictures. */
+static void turn_range(
+    const struct kernel_state *s, const struct run_io *io, unsigned part, int64_t first, int64_t end) {
+    uint8_t *planes = (uint8_t *)io->scratch + part * (size_t)s->c * CHUNK;
+    int64_t per_image = (s->pixels + CHUNK - 1) / CHUNK;
+
+    for (int64_t i = first; i < end; i++) {
+        int64_t image = i / per_image * s->c * s->pixels, p = i % per_image * CHUNK;
+        int64_t size = s->pixels - p < CHUNK ? s->pixels - p : CHUNK;
+        uint8_t *y = (uint8_t *)io->out[0] + image + p * s->c;
+
+        for (int64_t k = 0; k < s->c; k++)
+            s->encode(&s->out, s->scale, (const float *)io->in[0] + image + k * s->pixels + p,
+                planes + k * CHUNK, size);
+        if (s->turn)
+            s->turn(planes, y, size);
+        else
+            turn_any(planes, s->c, y, size);
     }
-    for (int64_t n = 0; n < s->n; n++, x += s->c * s->pixels, y += s->c * s->pixels)
-        for (int64_t p = 0; p < s->pixels; p += CHUNK) {
-            int64_t size = s->pixels - p < CHUNK ? s->pixels - p : CHUNK;
+}
 
-            for (int64_t k = 0; k < s->c; k++)
-                s->encode(&s->out, s->scale, x + k * s->pixels + p, planes + k * CHUNK, size);
-            if (s->turn)
-                s->turn(planes, y + p * s->c, size);
-            else
-                turn_any(planes, s->c, y + p * s->c, size);
-        }
+static void quantize_run(const struct kernel_state *s, const struct run_io *io) {
+    if (s->turns)
+        s8_run_ranges(
+            s, io, turn_range, s->n * ((s->pixels + CHUNK - 1) / CHUNK), 1, s->n * s->c * s->pixels * 4);
+    else
+        s8_run_ranges(s, io, encode_range, s->n, 64, s->n * 4);
 }
 
 static void dequantize_run(const struct kernel_state *s, const struct run_io *io) {
-    s->decode(s->scale, s->zero, io->in[0], io->out[0], s->n);
+    s8_run_ranges(s, io, decode_range, s->n, 64, s->n * 4);
 }
 
 static struct kernel_state *border_done(struct kernel_state *s) {

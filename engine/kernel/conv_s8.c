@@ -214,12 +214,18 @@ static bool conv_fits(const struct layer *l, const struct s8_isa *isa) {
     return is_layer_on_codes(l) && l->node->weight && conv_shape(l, &g, &sh) && s8_weights_fit(l, isa, &sh);
 }
 
-/* Rows of pixels of any length: cut so that a row's input stays near. */
-static void flatten(struct kernel_state *s) {
+static int64_t round_up(int64_t a, int64_t b) {
+    return div_up(a, b) * b;
+}
+
+/* Rows of pixels of any length: cut so that a row's input stays near, the same number for every thread. */
+static void flatten(struct kernel_state *s, unsigned n_threads) {
     struct conv_geometry *g = &s->g;
     int64_t pixels = g->n * g->h * g->w, len = FLAT_BYTES / (g->c + 1) / 14 * 14;
 
     len = len < 14 ? 14 : len;
+    if (pixels > len)
+        len = round_up(div_up(pixels, round_up(div_up(pixels, len), n_threads)), 14);
     len = len > pixels ? pixels : len;
     s->is_flat = true;
     g->n = 1;
@@ -239,15 +245,21 @@ static void set_segments(struct kernel_state *s) {
     }
 }
 
-/* Parts for threads: bands, or blocks of channels where there are too few bands. */
+/* Parts for threads. Blocks of channels where there are more channels than pixels, so that each thread reads
+ * its own weights alone, or where there are too few rows; else bands of rows, the same number for each. */
 static void share_out(struct kernel_state *s, unsigned n_threads, int64_t macs) {
-    int64_t wanted = macs / PART_MACS + 1;
+    const struct conv_geometry *g = &s->g;
+    int64_t wanted = macs / PART_MACS + 1, bands = div_up(g->oh, s->band_rows);
+    bool can_by_blocks;
 
     wanted = wanted < n_threads ? wanted : n_threads;
-    if (wanted > 1 && div_up(s->g.oh, s->band_rows) * s->g.n < wanted && s->g.oh >= wanted)
-        s->band_rows = div_up(s->g.oh, wanted);
-    s->n_bands = div_up(s->g.oh, s->band_rows) * s->g.n;
-    s->by_blocks = wanted > 1 && s->n_bands < wanted && s->w.n_blocks >= wanted && s->sh.groups == 1;
+    can_by_blocks = wanted > 1 && s->sh.groups == 1 && s->w.n_blocks >= wanted;
+    s->by_blocks = can_by_blocks && (s->w.n_blocks % wanted == 0 || s->w.n_blocks >= 4 * wanted) &&
+                   s->sh.oc > g->n * (s->is_flat ? (g->oh - 1) * g->ow + s->flat_last : g->oh * g->ow);
+    if (wanted > 1 && !s->by_blocks && g->n % wanted && g->oh >= wanted)
+        s->band_rows = div_up(g->oh, round_up(bands, wanted));
+    s->n_bands = div_up(g->oh, s->band_rows) * g->n;
+    s->by_blocks = s->by_blocks || (can_by_blocks && s->n_bands < wanted);
     if (!s->by_blocks)
         wanted = wanted < s->n_bands ? wanted : s->n_bands;
     s->n_parts = (unsigned)wanted;
@@ -302,7 +314,7 @@ static int layer_prepare(const struct layer *l, const struct s8_isa *isa, const 
     s->out.is_tame = scales_are_tame(s);
     if (g->kh * g->kw == 1 && g->sh == 1 && g->sw == 1 && g->pt == 0 && g->pl == 0 && g->oh == g->h &&
         g->ow == g->w)
-        flatten(s);
+        flatten(s, l->n_threads);
     r = plan_bands(s, l->n_threads, macs, err);
     if (r < 0)
         return r;

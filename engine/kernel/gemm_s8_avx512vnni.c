@@ -6,7 +6,7 @@
 /* m, n are constants after inlining. With n of 4, weights come from two blocks. */
 INLINE void tile_run(const struct s8_job *j, const struct tile *t, const int m, const int n) {
     const ptrdiff_t step = j->a_pixel;
-    const uint8_t *w = t->w, *w2 = t->w + t->w_next;
+    const uint8_t *w = t->w, *w2 = t->w + t->w_next, *ahead = t->ahead;
     __m512i sum[16][4];
 
 #pragma GCC unroll 4
@@ -24,6 +24,8 @@ INLINE void tile_run(const struct s8_job *j, const struct tile *t, const int m, 
 #pragma GCC unroll 4
             for (int c = 0; c < n; c++)
                 wv[c] = _mm512_loadu_si512((c < 2 ? w : w2) + 64 * (c % 2));
+            _mm_prefetch((const char *)ahead, _MM_HINT_T1);
+            ahead += 64;
             w += 64 * (n < 2 ? n : 2);
             w2 += 128;
 #pragma GCC unroll 16
@@ -70,18 +72,28 @@ static const struct {
     int64_t max;
 } shapes[] = {[1] = {tiles1, 16}, [2] = {tiles2, 14}, [4] = {tiles4, 6}};
 
+/* Weights that come from memory would hold up the first tile of each block: the first two tiles of the block
+ * before fetch them, half each, while they compute. */
+static void look_ahead(const struct s8_job *j, struct tile *t, int64_t b, int64_t n_tiles) {
+    const size_t half = (size_t)(j->n_seg * (int64_t)j->seg_len) / 4 * 64;
+
+    t->ahead = n_tiles < 2 ? j->w + (size_t)(b + 1) * j->w_block + (size_t)n_tiles * half : t->w;
+}
+
 /* Pixels are cut into nearly equal parts: 28 is 14 + 14, 32 is 11 + 11 + 10. */
-static void row_run(const struct s8_job *j, struct tile t, int n) {
+static int64_t row_run(const struct s8_job *j, struct tile *t, int n, int64_t b, int64_t n_tiles) {
     int64_t parts = (j->n_pixels + shapes[n].max - 1) / shapes[n].max;
 
     for (int64_t i = 0, done = 0; i < parts; i++) {
         int64_t m = (j->n_pixels - done) / (parts - i);
 
-        shapes[n].tile[m - 1](j, &t);
-        t.a += m * j->a_pixel;
-        t.y += m * j->y_pixel;
+        look_ahead(j, t, b, n_tiles++);
+        shapes[n].tile[m - 1](j, t);
+        t->a += m * j->a_pixel;
+        t->y += m * j->y_pixel;
         done += m;
     }
+    return n_tiles;
 }
 
 static void vnni_run(const struct s8_job *j) {
@@ -95,13 +107,14 @@ static void vnni_run(const struct s8_job *j) {
         int64_t left = j->n_channels - b * BLOCK;
         bool narrow = j->n_pixels <= shapes[4].max && b + 2 <= j->block1 && left > 48 && !j->loader;
         int n = narrow ? 4 : left > 16 ? 2 : 1;
+        int64_t n_tiles = 0;
         struct tile t = {
             .w = s8_block(j, b, n_steps * (left > 16 ? 2 : 1)), .w_next = j->w_block, .oc = b * BLOCK};
 
         for (int64_t r = 0; r < j->n_rows; r++) {
             t.a = j->a + r * j->a_row;
             t.y = j->y + r * j->y_row + t.oc * (j->out.is_float ? 4 : 1);
-            row_run(j, t, n);
+            n_tiles = row_run(j, &t, n, narrow ? b + 1 : b, n_tiles);
         }
         b += narrow ? 2 : 1;
     }

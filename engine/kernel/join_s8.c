@@ -32,6 +32,7 @@ struct kernel_state {
     int a, b;                    /* which input is which: b may be spread */
     int64_t n, pixels, run_size; /* of y[n][pixel][run] */
     int64_t b_image;             /* step of b from image to image */
+    bool is_same;                /* one shape: n and pixels are 1 */
 };
 
 S8_LOOP join_sum(const struct join *j, const uint8_t *a, const uint8_t *b, uint8_t *y, int64_t n) {
@@ -141,7 +142,8 @@ static bool join_shape(const struct layer *l, struct kernel_state *s) {
     s->a = same0 ? 0 : 1;
     s->b = 1 - s->a;
     s->n = s->pixels = 1;
-    if (same0 && same1)
+    s->is_same = same0 && same1;
+    if (s->is_same)
         return shape_count(y, &s->run_size);
     return (same0 || same1) && spreads(l, s->b, s);
 }
@@ -194,16 +196,33 @@ static int join_prepare(const struct layer *l, struct pack_cache *packs, struct 
     return 0;
 }
 
-static void join_run(const struct kernel_state *s, const struct run_io *io) {
+/* Elements first to end of operands of one shape. */
+static void same_range(
+    const struct kernel_state *s, const struct run_io *io, unsigned part, int64_t first, int64_t end) {
+    const uint8_t *a = io->in[s->a], *b = io->in[s->b];
+
+    (void)part;
+    s->run(&s->j, a + first, b + first, (uint8_t *)io->out[0] + first, end - first);
+}
+
+/* Pixels first to end, of all images. */
+static void spread_range(
+    const struct kernel_state *s, const struct run_io *io, unsigned part, int64_t first, int64_t end) {
     const uint8_t *a = io->in[s->a], *b = io->in[s->b];
     uint8_t *y = io->out[0];
 
-    for (int64_t n = 0; n < s->n; n++)
-        for (int64_t p = 0; p < s->pixels; p++) {
-            s->run(&s->j, a, b + n * s->b_image, y, s->run_size);
-            a += s->run_size;
-            y += s->run_size;
-        }
+    (void)part;
+    for (int64_t p = first; p < end; p++)
+        s->run(&s->j, a + p * s->run_size, b + p / s->pixels * s->b_image, y + p * s->run_size, s->run_size);
+}
+
+static void join_run(const struct kernel_state *s, const struct run_io *io) {
+    int64_t rows = s->n * s->pixels;
+
+    if (s->is_same)
+        s8_run_ranges(s, io, same_range, s->run_size, 64, s->run_size);
+    else
+        s8_run_ranges(s, io, spread_range, rows, 1, rows * s->run_size);
 }
 
 static struct kernel_state *join_done(struct kernel_state *s) {

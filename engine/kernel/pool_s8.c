@@ -21,6 +21,7 @@ struct kernel_state {
     void (*sum)(const struct taps *t, int32_t *sum, int64_t n);
     void (*finish)(
         const struct s8_output *o, const int32_t *sum, int32_t bias, float scale, uint8_t *y, int64_t n);
+    int64_t sum_size; /* numbers of a part's scratch */
 };
 
 /* Taps of a window that lie in the picture: `ny` rows of `nx` pixels, `row` and `pixel` bytes apart. */
@@ -147,7 +148,8 @@ static int pool_prepare(const struct layer *l, struct pack_cache *packs, struct 
     s->max = S8_PICK(pool_max, l->cpu);
     s->sum = S8_PICK(pool_sum, l->cpu);
     s->finish = S8_PICK(pool_finish, l->cpu);
-    *ret_scratch = s->is_max ? 0 : (size_t)s->g.c * sizeof(int32_t);
+    s->sum_size = (s->g.c + 15) / 16 * 16;
+    *ret_scratch = s->is_max ? 0 : (size_t)s->sum_size * l->n_threads * sizeof(int32_t);
     *ret = s;
     return 0;
 }
@@ -187,15 +189,26 @@ static void pool_pixel(
         y, g->c);
 }
 
+/* Output rows first to end, of all images. */
+static void pool_range(
+    const struct kernel_state *s, const struct run_io *io, unsigned part, int64_t first, int64_t end) {
+    const struct conv_geometry *g = &s->g;
+    int32_t *sum = io->scratch;
+
+    sum = sum ? sum + part * s->sum_size : NULL;
+    for (int64_t row = first; row < end; row++) {
+        const uint8_t *x = (const uint8_t *)io->in[0] + row / g->oh * g->h * g->w * g->c;
+        uint8_t *y = (uint8_t *)io->out[0] + row * g->ow * g->c;
+
+        for (int64_t ox = 0; ox < g->ow; ox++, y += g->c)
+            pool_pixel(s, x, row % g->oh, ox, sum, y);
+    }
+}
+
 static void pool_run(const struct kernel_state *s, const struct run_io *io) {
     const struct conv_geometry *g = &s->g;
-    const uint8_t *x = io->in[0];
-    uint8_t *y = io->out[0];
 
-    for (int64_t n = 0; n < g->n; n++, x += g->h * g->w * g->c)
-        for (int64_t oy = 0; oy < g->oh; oy++)
-            for (int64_t ox = 0; ox < g->ow; ox++, y += g->c)
-                pool_pixel(s, x, oy, ox, io->scratch, y);
+    s8_run_ranges(s, io, pool_range, g->n * g->oh, 1, g->n * g->oh * g->ow * g->c * g->kh * g->kw);
 }
 
 static struct kernel_state *pool_done(struct kernel_state *s) {

@@ -25,6 +25,16 @@ bool s8_output_init(const struct layer *l, struct s8_output *ret);
 /* Is input i u8 codes (quantised per tensor)? */
 bool s8_is_codes(const struct vtype *t);
 
+/* fn(s, io, part, first, end) over [0, n) in parts for the threads of io->pool. Ranges begin at multiples of
+ * `step`; less than S8_PART bytes, of `bytes` in all, are not worth another thread. */
+#define S8_PART ((int64_t)32 << 10)
+
+typedef void s8_range_fn(
+    const struct kernel_state *s, const struct run_io *io, unsigned part, int64_t first, int64_t end);
+
+void s8_run_ranges(const struct kernel_state *s, const struct run_io *io, s8_range_fn *fn, int64_t n,
+    int64_t step, int64_t bytes);
+
 /* v is within ±2^22: the sum has no bits behind the point left, rounded half to even. */
 static inline int32_t s8_round(float v) {
     return (int32_t)((v + 12582912.0f) - 12582912.0f);

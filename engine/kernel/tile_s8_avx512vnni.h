@@ -16,9 +16,10 @@
 struct tile {
     const uint8_t *a;
     uint8_t *y;
-    const uint8_t *w; /* of the first channel */
-    size_t w_next;    /* from one block of 32 channels to the next */
-    int64_t oc;       /* first channel */
+    const uint8_t *w;     /* of the first channel */
+    size_t w_next;        /* from one block of 32 channels to the next */
+    int64_t oc;           /* first channel */
+    const uint8_t *ahead; /* what will be wanted soon: 64 bytes a step */
 };
 
 INLINE __m512i dot(__m512i sum, __m512i u8, __m512i s8) {
