@@ -11,6 +11,7 @@ const struct kernel *const kernel_table[] = {
     &kernel_conv_sparse_f32_avx512,
     &kernel_conv_sparse_f32_avx2,
     &kernel_conv_sparse_f32_plain,
+    &kernel_depthwise_f32,
     &kernel_conv_f32_onednn,
     &kernel_conv_f32_winograd4, /* by name or the tuner: they round otherwise */
     &kernel_conv_f32_winograd2,

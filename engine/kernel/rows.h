@@ -9,6 +9,7 @@ extern const struct kernel kernel_binary_f32;
 extern const struct kernel kernel_concat_copy;
 extern const struct kernel kernel_conv_f32_onednn;
 extern const struct kernel kernel_conv_first_f32;
+extern const struct kernel kernel_depthwise_f32;
 extern const struct kernel kernel_conv_f32_winograd2, kernel_conv_f32_winograd4;
 extern const struct kernel kernel_conv_transpose_f32_onednn;
 extern const struct kernel kernel_convert_any;
