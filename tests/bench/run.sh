@@ -2,7 +2,8 @@
 # Benchmarks: sh tests/bench/run.sh NAME|all. Each ends with a line "NAME ratio=R", above 1: we are ahead.
 # Peers are installed on demand (npm) into the build folder, never at build time.
 #
-#   float_NET, int8_NET        beside ONNX Runtime on the same file: batch 1 and 8, 1 and 2 threads
+#   float_NET, int8_NET        beside ONNX Runtime on the same file: batch 1 and 8, 1 and 2 threads; ratio is that of
+#                              the default table's kernels, "tuned" of those chosen by timing (Winograd among them)
 #   float_NET_bB_tT, int8_…    one setting of it
 #   float_all, int8_all        all nets, all settings: geometric mean and the lowest
 #   int8_gain_NET              int8 beside its float parent in our own engine
@@ -62,7 +63,7 @@ need_file() {
     esac
 }
 
-# take_turns NAME -- OURS… -- PEER…
+# take_turns NAME -- OURS… [-- TUNED…] -- PEER…
 take_turns() {
     turns=$1
     shift
@@ -76,14 +77,16 @@ latency() {
     need_file "$1" "$2"
     take_turns "$1_$2_b$3_t$4" \
         -- "$build/tests/bench/float_latency" "$file" "$3" "$4" \
+        -- env "BONSAI_TUNE=$work/timings" "$build/tests/bench/float_latency" "$file" "$3" "$4" \
         -- node "$root/tests/bench/ort_latency.mjs" "$file" "$3" "$4"
 }
 
-# The geometric mean of the "… ratio=R" lines it reads, after them and the lowest.
+# The geometric mean of the "… ratio=R" lines it reads, after them, the lowest, and that of the tuned ones.
 mean() {
     awk -v name="$1" '{ print; fflush() }
+        / tuned=/ { r = $NF; sub("tuned=", "", r); tuned += log(r); n_tuned++ }
         / ratio=/ { r = $NF; sub("ratio=", "", r); sum += log(r); n++; if (n == 1 || r < low) { low = r; which = $1 } }
-        END { if (!n) exit 1; printf "%s: lowest %s %.3f\n%s ratio=%.3f\n", name, which, low, name, exp(sum / n) }'
+        END { if (!n) exit 1; if (n_tuned) printf "%s tuned=%.3f\n", name, exp(tuned / n_tuned); printf "%s: lowest %s %.3f\n%s ratio=%.3f\n", name, which, low, name, exp(sum / n) }'
 }
 
 # settings KIND NET…
