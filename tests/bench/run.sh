@@ -6,6 +6,8 @@
 #                              the default table's kernels, "tuned" of those chosen by timing (Winograd among them)
 #   float_NET_bB_tT, int8_…    one setting of it
 #   float_all, int8_all        all nets, all settings: geometric mean and the lowest
+#   load_KIND_NET              from the file to the first answer, and memory; "resident" and "peak" are the peer's by ours
+#   load_first_answer          all of them
 #   int8_gain_NET              int8 beside its float parent in our own engine
 #   kernel_ROW, kernel_all     kernels on one layer beside their peers, with their share of the machine's peak: the
 #                              rows are in kernel_bench.c
@@ -79,6 +81,22 @@ latency() {
         -- "$build/tests/bench/float_latency" "$file" "$3" "$4" \
         -- env "BONSAI_TUNE=$work/timings" "$build/tests/bench/float_latency" "$file" "$3" "$4" \
         -- node "$root/tests/bench/ort_latency.mjs" "$file" "$3" "$4"
+}
+
+# load KIND NET
+load() {
+    need_ort
+    need_file "$1" "$2"
+    ${BENCH_LOCK:+flock "$BENCH_LOCK"} $realtime node "$root/tests/bench/load.mjs" "load_$1_$2" 7 \
+        -- env "BONSAI_TUNE=$work/timings" "$build/tests/bench/load_first" "$file" \
+        -- node --expose-gc "$root/tests/bench/ort_load.mjs" "$file"
+}
+
+loads() {
+    for net in $nets; do
+        load float "$net"
+        load int8 "$net"
+    done
 }
 
 # The geometric mean of the "… ratio=R" lines it reads, after them, the lowest, and that of the tuned ones.
@@ -167,6 +185,11 @@ run_one() {
     kernel_*) ${BENCH_LOCK:+flock "$BENCH_LOCK"} $realtime "$build/tests/bench/kernel_bench" "${1#kernel_}" ;;
     int8_gain_*) int8_gain "${1#int8_gain_}" ;;
     float_* | int8_*) of_net "$1" ;;
+    load_first_answer) loads | mean "$1" ;;
+    load_float_* | load_int8_*)
+        kind=${1#load_}
+        load "${kind%%_*}" "${kind#*_}"
+        ;;
     lenet_requests) need_ort && serving requests ;;
     json_parse) "$build/tests/bench/json_parse" ;;
     added_time) serving added ;;
@@ -177,7 +200,7 @@ run_one() {
     esac
 }
 
-all="float_all int8_all kernel_all int8_gain_resnet20 int8_gain_resnet18 int8_gain_mobilenet_v2 lenet_requests json_parse added_time start_ready big_upload eight_resident"
+all="float_all int8_all kernel_all load_first_answer int8_gain_resnet20 int8_gain_resnet18 int8_gain_mobilenet_v2 lenet_requests json_parse added_time start_ready big_upload eight_resident"
 if [ "${1:-all}" = all ]; then
     for name in $all; do run_one "$name"; done
 else
