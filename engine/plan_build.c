@@ -222,6 +222,8 @@ static void count_step(const struct plan *p, const struct layer_box *box, struct
 /* -EOPNOTSUPP with *ret_node set: the kernel chosen for that node will not have it after all. */
 static int prepare_steps(
     struct plan *p, const struct plan_env *env, const struct node **ret_node, struct error *err) {
+    size_t packed = 0;
+
     for (size_t i = 0; i < p->n_steps; i++) {
         struct step *s = &p->steps[i];
         size_t scratch = 0;
@@ -236,8 +238,11 @@ static int prepare_steps(
             return r;
         }
         s->weight_bytes = pack_take_used(env->packs);
-        if (s->weight_bytes >= RELEASE_BYTES)
+        packed += s->weight_bytes;
+        if (packed >= RELEASE_BYTES) {
             graph_release_pages(env->graph);
+            packed = 0;
+        }
         count_step(p, &box, s);
         if (scratch) {
             int b = plan_add_buffer(p, BUFFER_ARENA, scratch);

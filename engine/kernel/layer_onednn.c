@@ -6,6 +6,7 @@
 
 #include "base/cleanup.h"
 #include "engine/hugemem.h"
+#include "engine/kernel/pack_blocked.h"
 #include "engine/kernel/post_onednn.h"
 #include "engine/kernel/weights.h"
 #include "engine/pool.h"
@@ -64,6 +65,13 @@ static int plain_weights(const struct layer *l, const struct layer_onednn_spec *
     return 0;
 }
 
+/* What was packed of the file leaves memory before the rest comes in. */
+static void release_pages(void *ctx) {
+    const struct layer *l = ctx;
+
+    graph_release_pages(l->graph);
+}
+
 static int pack_weights(const struct layer *l, const struct layer_onednn_spec *spec, struct pack_cache *packs,
     const char *key, const dnnl_memory_desc_t *desc, const struct pack **ret, struct error *err) {
     size_t size = 0;
@@ -80,7 +88,8 @@ static int pack_weights(const struct layer *l, const struct layer_onednn_spec *s
         r = plain_weights(l, spec, &plain, &size, err);
         from = plain;
     }
-    if (r == 0)
+    if (r == 0 && !pack_blocked_f32(&spec->weights, from, desc, p->data, plain ? NULL : release_pages,
+                      (void *)(uintptr_t)l))
         r = onednn_reorder(l->onednn, &spec->weights, from, desc, p->data, err);
     hugemem_free(plain, size);
     if (r < 0) {

@@ -37,18 +37,23 @@ static const double G2[6][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0
 static const double G4[6][3] = {{1 / 4.0, 0, 0}, {-1 / 6.0, -1 / 6.0, -1 / 6.0},
     {-1 / 6.0, 1 / 6.0, -1 / 6.0}, {1 / 24.0, 1 / 12.0, 1 / 6.0}, {1 / 24.0, -1 / 12.0, 1 / 6.0}, {0, 0, 1}};
 
-/* U = G g G^T of one filter. */
-static void transform_filter(int m, const float *g, float *ret, int64_t step) {
+#define MAX_LANES 64
+
+/* U = G g G^T of `width` filters: g[9][MAX_LANES], point p of filter o to ret[p * step + o]. */
+static void transform_lanes(int m, const float (*g)[MAX_LANES], int64_t width, float *ret, int64_t step) {
     const double(*G)[3] = m == 4 ? G4 : G2;
     int n = m + 2;
-    double t[6][3];
+    double t[3][MAX_LANES];
 
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
         for (int j = 0; j < 3; j++)
-            t[i][j] = G[i][0] * (double)g[j] + G[i][1] * (double)g[3 + j] + G[i][2] * (double)g[6 + j];
-    for (int i = 0; i < n; i++)
-        for (int j = 0; j < n; j++)
-            ret[(n * i + j) * step] = (float)(t[i][0] * G[j][0] + t[i][1] * G[j][1] + t[i][2] * G[j][2]);
+            for (int64_t o = 0; o < width; o++)
+                t[j][o] =
+                    G[i][0] * (double)g[j][o] + G[i][1] * (double)g[3 + j][o] + G[i][2] * (double)g[6 + j][o];
+        for (int j = 0; j < n; j++, ret += step)
+            for (int64_t o = 0; o < width; o++)
+                ret[o] = (float)(t[0][o] * G[j][0] + t[1][o] * G[j][1] + t[2][o] * G[j][2]);
+    }
 }
 
 /* Panels of the channels that are loaded together; the last may be narrower. */
@@ -58,10 +63,14 @@ static void transform_filters(const struct winograd *w, const float *filters, fl
     for (int64_t first = 0; first < oc; first += w->lanes_u) {
         int64_t width = oc - first < w->lanes_u ? oc - first : w->lanes_u;
 
-        for (int64_t c = 0; c < ic; c++)
+        for (int64_t c = 0; c < ic; c++) {
+            float g[9][MAX_LANES];
+
             for (int64_t o = 0; o < width; o++)
-                transform_filter(
-                    w->m, filters + ((first + o) * ic + c) * 9, u + first * ic + c * width + o, w->u_step);
+                for (int k = 0; k < 9; k++)
+                    g[k][o] = filters[((first + o) * ic + c) * 9 + k];
+            transform_lanes(w->m, g, width, u + first * ic + c * width, w->u_step);
+        }
     }
 }
 
