@@ -17,16 +17,17 @@ static const struct place places[] = {
     {4, dnnl_abcd, dnnl_Acdb16a},
     {4, dnnl_abcd, dnnl_Acdb64a},
     {4, dnnl_abcd, dnnl_ABcd8b8a},
-    {4, dnnl_abcd, dnnl_ABcd4b16a4b},
     {4, dnnl_abcd, dnnl_Abcd16a},
     {3, dnnl_abc, dnnl_ABc16b16a},
+    {5, dnnl_abcde, dnnl_Abcde16a},
+    {5, dnnl_abcde, dnnl_aBCde16c16b},
     {2, dnnl_ab, dnnl_AB16b64a},
     {2, dnnl_ab, dnnl_AB16b16a},
     {2, dnnl_ba, dnnl_AB16b32a},
 };
 
-static const int64_t sizes[][4] = {
-    {64, 32, 3, 3}, {17, 19, 3, 3}, {1, 1, 1, 1}, {130, 7, 1, 1}, {15, 48, 5, 1}, {200, 66, 2, 3}};
+static const int64_t sizes[][5] = {{64, 32, 3, 3, 2}, {17, 19, 3, 3, 2}, {1, 1, 1, 1, 2}, {130, 7, 1, 1, 2},
+    {15, 48, 5, 1, 2}, {200, 66, 2, 3, 2}};
 
 static void count_call(void *ctx) {
     (*(int *)ctx)++;
