@@ -74,6 +74,7 @@ static int bench_open(struct bench *b, const char *path, int64_t batch, unsigned
 
     r = cpu_detect(getenv("BONSAI_HIDE_CPU"), &o.cpu, err);
     o.kernels = getenv("BONSAI_KERNELS");
+    o.policy = getenv("BONSAI_MEMORY") ? NET_MEMORY : NET_SPEED;
     if (r == 0 && getenv("BONSAI_TUNE"))
         r = tuner_new(getenv("BONSAI_TUNE"), &b->tuner, NULL);
     o.tuner = b->tuner;

@@ -9,6 +9,7 @@
 
 #include "engine/kernel/kernel.h"
 #include "engine/net.h"
+#include "engine/pool.h"
 #include "tests/unit/net_text.h"
 
 #define QDQ(scale, zero)                                                                                     \
@@ -128,8 +129,9 @@ static bool is_float_island(const char *op) {
     return false;
 }
 
-/* `used` [kernel_table_size] or NULL: kernels that ran are marked. */
-static struct result run_text(const char *text, const struct net_options *o, bool *used) {
+/* `used` [kernel_table_size] or NULL: kernels that ran are marked. `pool` NULL: one thread. */
+static struct result run_shared(
+    const char *text, const struct net_options *o, bool *used, struct pool *pool) {
     struct net_text t = net_text_read(text);
     struct tensor in = {.dtype = DT_F32, .shape = t.input[0]}, out = {0};
     struct arena arena = {0};
@@ -140,7 +142,8 @@ static struct result run_text(const char *text, const struct net_options *o, boo
     size_t size;
     int64_t n = 0;
 
-    if (net_new(t.graph, o, &net, &err) < 0 || net_plan(net, t.input, 1, &plan, &err) < 0)
+    if (net_new(t.graph, o, &net, &err) < 0 ||
+        net_plan(net, t.input, pool ? pool_size(pool) : 1, &plan, &err) < 0)
         fail_msg("%s: %s", text, err.text);
     assert_int_equal(arena_reserve(&arena, plan_arena_size(plan), &err), 0);
     memset(arena.data, 0xff, arena.size);
@@ -150,7 +153,7 @@ static struct result run_text(const char *text, const struct net_options *o, boo
     assert_true(shape_bytes(&plan_output(plan, 0)->shape, DT_F32, &size));
     assert_true(shape_count(&plan_output(plan, 0)->shape, &r.n));
     r.y = out.data = malloc(size);
-    plan_run(plan, &arena, &in, &out, NULL, NULL);
+    plan_run(plan, &arena, &in, &out, pool, NULL);
     for (size_t i = 0; i < plan_n_steps(plan); i++) {
         struct plan_step s;
 
@@ -167,6 +170,10 @@ static struct result run_text(const char *text, const struct net_options *o, boo
     plan_unref(plan);
     net_unref(net);
     return r;
+}
+
+static struct result run_text(const char *text, const struct net_options *o, bool *used) {
+    return run_shared(text, o, used, NULL);
 }
 
 /* Softplus has a slope of at most 1: a step of its input is at most as much of its output. */
@@ -243,10 +250,50 @@ static void test_every_processor_gives_the_same_bytes(void **state) {
     free(used);
 }
 
+/* large enough that their work is shared */
+static const char *const shared_nets[] = {
+    INPUT("1x3x70x90") CONV("y1", "40x3x3x3", "40", "pads=1,1,1,1") OUT END,
+    INPUT("1x64x31x29") CONV("y1", "64x64x3x3", "64", "pads=1,1,1,1") OUT
+    "Add $ y1; Relu $; " QDQ("0.04", "0u") END,
+    INPUT("1x128x28x28") CONV("y1", "72x128x1x1", "72", "") OUT END,
+    INPUT("3x64x14x14") CONV("y1", "256x64x1x1", "256", "") OUT END,
+    INPUT("1x256x5x5") CONV("y1", "256x256x3x3", "256", "pads=1,1,1,1") OUT END,
+    INPUT("1x48x30x31") CONV("y1", "96x24x3x3", "96", "group=2 pads=1,1,1,1") OUT END,
+    INPUT("2x40x37x41") "MaxPool $ kernel_shape=3,3 strides=2,2 pads=1,1,1,1; " QDQ("0.0078", "128u") END,
+    INPUT("2x40x37x41") "AveragePool $ kernel_shape=3,3 strides=2,2 pads=1,1,1,1; " QDQ("0.006", "120u") END,
+    INPUT("3x70x40x41") "GlobalAveragePool $; " QDQ("0.001", "120u") END,
+    INPUT("2x33x40x41") "GlobalAveragePool $; " QDQ("0.001", "128u") "Mul y1 $; " QDQ("0.004", "128u") END,
+};
+
+static void test_threads_change_no_byte(void **state) {
+    struct net_options o = {.kernels = NO_FLOAT};
+    struct error err = {0};
+
+    (void)state;
+    assert_int_equal(cpu_detect(NULL, &o.cpu, &err), 0);
+    for (unsigned threads = 2; threads <= 3; threads++) {
+        struct pool *pool;
+
+        assert_int_equal(pool_new(threads, &pool, &err), 0);
+        for (size_t i = 0; i < sizeof(shared_nets) / sizeof(*shared_nets); i++) {
+            struct result one = run_text(shared_nets[i], &o, NULL);
+            struct result more = run_shared(shared_nets[i], &o, NULL, pool);
+
+            assert_int_equal(one.n, more.n);
+            if (memcmp(one.y, more.y, (size_t)one.n * sizeof(float)) != 0)
+                fail_msg("%u threads: %s", threads, shared_nets[i]);
+            free(one.y);
+            free(more.y);
+        }
+        pool_free(pool);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_codes_give_what_the_operators_give),
         cmocka_unit_test(test_every_processor_gives_the_same_bytes),
+        cmocka_unit_test(test_threads_change_no_byte),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
