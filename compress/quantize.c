@@ -75,7 +75,7 @@ static int plan(const struct graph *g, const void *options, struct layers *layer
 
 static int apply(
     struct work *work, const void *options, const struct scope *scope, json_t *report, struct error *err) {
-    return quantize_int8(work, options, scope, report, err);
+    return quantize_int8(work, options, NULL, scope, report, err);
 }
 
 const struct method method_quantize = {

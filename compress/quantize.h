@@ -32,6 +32,11 @@ struct quantized_weights {
     int64_t n_scale;
 };
 
+struct row_scales {
+    const float *scale;
+    int64_t n; /* rows, or 1 */
+};
+
 /* Where the output channels of a layer's weight tensor lie: element (r, c, k) of W[rows][…] is at
  * r * row_stride + …; axis is their dimension in the tensor. */
 struct weight_rows {
@@ -49,9 +54,21 @@ int quantize_weights(const void *w, const struct weight_rows *rows, bool per_cha
     const float *mean, int64_t n_mean, int64_t group, struct quantized_weights *ret, struct error *err);
 void quantized_weights_done(struct quantized_weights *w);
 
-/* The scheme `int8`. */
-int quantize_int8(struct work *work, const struct quantize_options *o, const struct scope *scope,
-    json_t *report, struct error *err);
+/* Another method's way to write the weights of a layer whose input and output are quantised. */
+struct weight_coder {
+    const struct method *method; /* whose plan says which layers */
+    const void *options;
+    uint64_t seed;
+    /* Brings in[1] of node e->node into its form; `min_scale` [rows] as quantize_weights has it, or NULL.
+     * *ret_scale is allocated, one a row or one. */
+    int (*write)(const struct weight_coder *c, struct graph *g, const struct layer_entry *e,
+        const struct weight_rows *rows, const float *min_scale, float **ret_scale, int64_t *ret_n,
+        struct error *err);
+};
+
+/* The scheme `int8`; `coder` NULL: weights in int8. */
+int quantize_int8(struct work *work, const struct quantize_options *o, const struct weight_coder *coder,
+    const struct scope *scope, json_t *report, struct error *err);
 
 extern const struct method method_quantize;
 

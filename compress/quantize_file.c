@@ -44,11 +44,11 @@ static int add_qdq(struct graph *g, const char *op, const char *base, int value,
 
 /* int32 bias at scale_x * scale_w[row], dequantised in front of the layer. */
 static int add_bias_int32(struct graph *g, const char *id, const struct weight_rows *rows,
-    const struct quantized_weights *q, const float *bias, float scale_x, struct error *err) {
+    const struct row_scales *q, const float *bias, float scale_x, struct error *err) {
     size_t n = (size_t)rows->rows;
     _cleanup_(freep) int32_t *stored = calloc(n + 1, sizeof(*stored)), *zeros = calloc(n + 1, sizeof(*zeros));
     _cleanup_(freep) float *scale = calloc(n + 1, sizeof(*scale));
-    bool per_layer = q->n_scale == 1;
+    bool per_layer = q->n == 1;
     struct shape shape = {.rank = 1, .dim = {rows->rows}};
     int value, scales, zero;
 
@@ -72,7 +72,7 @@ static int add_bias_int32(struct graph *g, const char *id, const struct weight_r
 }
 
 static int add_bias(struct graph *g, const char *id, const struct weight_rows *rows,
-    const struct quantized_weights *q, const float *bias, float scale_x, struct error *err) {
+    const struct row_scales *q, const float *bias, float scale_x, struct error *err) {
     _cleanup_(freep) float *copy = NULL;
 
     if (scale_x > 0)
@@ -130,15 +130,23 @@ int quantize_file_layer(struct graph *g, int node, const struct weight_rows *row
         .scale = &scale,
         .axis = rows->axis,
     };
-    int value, r;
+    int value;
 
-    value = weight_form_find("int8")->emit(g, g->n_nodes, id, &w);
+    value = weight_emit(g, g->n_nodes, id, &w);
     if (value < 0)
         return error_set(err, value, "node '%s': its int8 weights could not be written", id);
     g->nodes[node].in[1] = value;
+    return quantize_file_bias(
+        g, node, rows, &(struct row_scales){.scale = q->scale, .n = q->n_scale}, bias, scale_x, err);
+}
+
+int quantize_file_bias(struct graph *g, int node, const struct weight_rows *rows,
+    const struct row_scales *scales, const float *bias, float scale_x, struct error *err) {
+    int r;
+
     if (!takes_bias(g, node))
         return 0;
-    r = add_bias(g, id, rows, q, bias, scale_x, err);
+    r = add_bias(g, g->nodes[node].id, rows, scales, bias, scale_x, err);
     return r < 0 ? r : set_bias_input(g, node, r, err);
 }
 

@@ -10,6 +10,10 @@
 int quantize_file_layer(struct graph *g, int node, const struct weight_rows *rows,
     const struct quantized_weights *q, const float *bias, float scale_x, struct error *err);
 
+/* The bias alone, for weights that are there already with these scales. */
+int quantize_file_bias(struct graph *g, int node, const struct weight_rows *rows,
+    const struct row_scales *scales, const float *bias, float scale_x, struct error *err);
+
 /* QuantizeLinear, DequantizeLinear after every quantised value; graph outputs keep the float value itself. */
 int quantize_file_values(struct graph *g, const struct qregion *region, const struct quant *quant,
     enum dtype t, struct error *err);

@@ -113,8 +113,9 @@ static float *channel_means(const struct calibration *c, int v, int64_t *ret_n) 
 struct layer_job {
     struct graph *g;
     const struct quantize_options *o;
-    const struct calibration *c; /* NULL: weights only */
-    const struct quant *quant;   /* [class] */
+    const struct weight_coder *coder; /* NULL: int8 */
+    const struct calibration *c;      /* NULL: weights only */
+    const struct quant *quant;        /* [class] */
 };
 
 /* The bias must fit int32 at scale_x * scale_w: scale_w >= |b| / (scale_x * 2^31) (near-dead channels
@@ -146,6 +147,19 @@ static int load_bias(
     return 0;
 }
 
+/* Weights in the coder's form, then the bias at their scales. */
+static int code_layer(const struct layer_job *j, const struct layer_entry *e, const struct weight_rows *rows,
+    const float *min_scale, const float *bias, float scale_x, struct error *err) {
+    _cleanup_(freep) float *scale = NULL;
+    int64_t n = 0;
+    int r = j->coder->write(j->coder, j->g, e, rows, min_scale, &scale, &n, err);
+
+    if (r < 0)
+        return error_prefix(err, r, "node '%s'", e->id);
+    return quantize_file_bias(
+        j->g, e->node, rows, &(struct row_scales){.scale = scale, .n = n}, bias, scale_x, err);
+}
+
 static int quantize_layer(const struct layer_job *j, const struct layer_entry *e, struct error *err) {
     const struct node *n = &j->g->nodes[e->node];
     int class = j->c ? j->c->region->class_of[n->in[0]] : -1;
@@ -166,6 +180,8 @@ static int quantize_layer(const struct layer_job *j, const struct layer_entry *e
             return r;
         mean = channel_means(j->c, n->in[0], &n_mean);
     }
+    if (j->coder)
+        return code_layer(j, e, &rows, floor, bias, class >= 0 ? j->quant[class].scale : 0, err);
     r = quantize_weights(j->g->values[n->in[1]].init->data, &rows, j->o->per_channel, floor,
         j->o->bias_correct ? mean : NULL, n_mean, node_attr_int(n, "group", 1), &q, err);
     if (r < 0)
@@ -197,12 +213,12 @@ static int quantize_layers(
 }
 
 static int quantize_activations(struct work *work, const struct quantize_options *o,
-    const struct layers *layers, json_t *report, struct error *err) {
+    const struct weight_coder *coder, const struct layers *layers, json_t *report, struct error *err) {
     enum dtype t = o->activations == ACTIVATIONS_S8 ? DT_S8 : DT_U8;
     _cleanup_(calibration_done) struct calibration c = {0};
     _cleanup_(qregion_done) struct qregion region = {0};
     _cleanup_(freep) struct quant *quant = NULL;
-    struct layer_job j = {.g = work->graph, .o = o, .c = &c};
+    struct layer_job j = {.g = work->graph, .o = o, .coder = coder, .c = &c};
     int r = qregion_find(work->graph, layers, &region, err);
 
     if (r < 0)
@@ -242,10 +258,10 @@ static int prepare(struct work *work, struct error *err) {
     return r < 0 ? r : pass_raise_opset(work->graph, 13, err);
 }
 
-int quantize_int8(struct work *work, const struct quantize_options *o, const struct scope *scope,
-    json_t *report, struct error *err) {
+int quantize_int8(struct work *work, const struct quantize_options *o, const struct weight_coder *coder,
+    const struct scope *scope, json_t *report, struct error *err) {
     bool with_activations = o->activations != ACTIVATIONS_FLOAT && work->samples;
-    struct layer_job weights_only = {.g = work->graph, .o = o};
+    struct layer_job weights_only = {.g = work->graph, .o = o, .coder = coder};
     _cleanup_(layers_done) struct layers layers = {0};
     _cleanup_(graph_freep) struct graph *parent = NULL;
     int r = prepare(work, err);
@@ -255,13 +271,14 @@ int quantize_int8(struct work *work, const struct quantize_options *o, const str
     if (r == 0)
         r = layers_list(work->graph, scope, &layers, err);
     if (r == 0)
-        r = method_quantize.plan(work->graph, o, &layers, NULL, err);
+        r = coder ? coder->method->plan(work->graph, coder->options, &layers, NULL, err)
+                  : method_quantize.plan(work->graph, o, &layers, NULL, err);
     if (r < 0)
         return r;
     if (json_object_set_new(report, "layers", json_array()) < 0)
         return error_oom(err);
     if (with_activations)
-        r = quantize_activations(work, o, &layers, report, err);
+        r = quantize_activations(work, o, coder, &layers, report, err);
     else
         r = quantize_layers(&weights_only, &layers, report, err);
     if (r == 0)

@@ -109,6 +109,7 @@ struct node {
     int n_post;
     struct post post[NODE_MAX_POSTS];
     const struct weight *weight; /* recognised form of in[1]; NULL: none (weight.h) */
+    bool is_encoding;            /* part of such a form: computed only where a kernel cannot take the codes */
 };
 
 struct prop {

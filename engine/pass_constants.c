@@ -1,5 +1,6 @@
 /* Nodes all of whose inputs are constant become initialisers. Left alone is what encodes weights: nodes that
- * feed a DequantizeLinear of constants, and nodes whose result is much larger than what they are made of. */
+ * feed a DequantizeLinear of constants, patterns of weight forms (weight.h), and nodes whose result is much
+ * larger than what they are made of. */
 #include <errno.h>
 #include <string.h>
 
@@ -7,6 +8,7 @@
 #include "engine/ops.h"
 #include "engine/pass.h"
 #include "engine/shape_infer.h"
+#include "engine/weight.h"
 
 #define MAX_GROWTH ((size_t)4 << 10) /* bytes */
 
@@ -17,8 +19,26 @@ static bool is_constant_node(const struct graph *g, const struct node *n) {
     return true;
 }
 
-/* Marks each DequantizeLinear of constants and the constant nodes before it, up to a QuantizeLinear (folding
- * that gives the codes). Nodes are sorted: one walk forth for what is constant, one back. */
+/* Marks what makes the weights of a layer, where that is a form. */
+static int mark_weights(struct graph *g, bool *keep, struct error *err) {
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        const struct node *n = &g->nodes[i];
+        const struct weight *w = NULL;
+        int p = n->op->couple == OP_COUPLE_FREE && n->n_in > 1 && n->in[1] >= 0 ? g->values[n->in[1]].producer
+                                                                                : -1;
+        int r = p < 0 ? 0 : weight_match(g, n->in[1], &w, NULL, err);
+
+        if (r < 0)
+            return r;
+        if (w && !weight_is_plain(w))
+            keep[p] = true;
+    }
+    return 0;
+}
+
+/* Marks each DequantizeLinear of constants, and the constant nodes before it and before what is marked, up to
+ * a QuantizeLinear (folding that gives the codes). Nodes are sorted: one walk forth for what is constant, one
+ * back. */
 static int mark_patterns(const struct graph *g, bool *keep) {
     _cleanup_(freep) bool *constant = calloc(g->n_nodes + 1, sizeof(*constant));
 
@@ -33,7 +53,7 @@ static int mark_patterns(const struct graph *g, bool *keep) {
 
             constant[i] = constant[i] && (!v || v->init || (v->producer >= 0 && constant[v->producer]));
         }
-        keep[i] = constant[i] && strcmp(n->op_type, "DequantizeLinear") == 0;
+        keep[i] = keep[i] || (constant[i] && strcmp(n->op_type, "DequantizeLinear") == 0);
     }
     for (size_t i = g->n_nodes; i-- > 0;) {
         const struct node *n = &g->nodes[i];
@@ -179,19 +199,37 @@ static int drop_dead(struct graph *g, const bool *dead, struct error *err) {
     return graph_finish(g, err);
 }
 
+/* Constants first: patterns are then made of initialisers. */
+static int fold_constant_ops(struct graph *g, bool *dead, struct error *err) {
+    int r = 0;
+
+    for (size_t i = 0; i < g->n_nodes && r >= 0; i++) {
+        const struct node *n = &g->nodes[i];
+
+        if (strcmp(n->op_type, "Constant") != 0 || !can_fold(g, n))
+            continue;
+        r = fold_constant_op(g, n, err);
+        dead[i] = r == 1;
+    }
+    return r;
+}
+
 int pass_fold_constants(struct graph *g, struct error *err) {
     _cleanup_(freep) bool *keep = calloc(g->n_nodes + 1, sizeof(*keep));
     _cleanup_(freep) bool *dead = calloc(g->n_nodes + 1, sizeof(*dead));
-    int r = 0;
+    int r;
 
     if (!keep || !dead)
         return error_oom(err);
-    if (mark_patterns(g, keep) < 0)
+    r = fold_constant_ops(g, dead, err);
+    if (r >= 0)
+        r = mark_weights(g, keep, err);
+    if (r >= 0 && mark_patterns(g, keep) < 0)
         return error_oom(err);
     for (size_t i = 0; i < g->n_nodes && r >= 0; i++) {
-        if (keep[i] || !can_fold(g, &g->nodes[i]))
+        if (keep[i] || dead[i] || !can_fold(g, &g->nodes[i]))
             continue;
-        r = fold_constant_op(g, &g->nodes[i], err);
+        r = fold_node(g, &g->nodes[i], err);
         dead[i] = r == 1;
     }
     if (r >= 0)

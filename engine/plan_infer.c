@@ -54,7 +54,7 @@ static struct tensor logical_tensor(
     int v = n->in[i];
     struct tensor t = p->values[v].tensor;
 
-    if (n->weight && i == 1 && n->weight->code->dtype != DT_F32) {
+    if (n->weight && i == 1 && !weight_is_plain(n->weight)) {
         t.shape = n->weight->shape;
         t.dtype = DT_F32;
         t.data = NULL;
@@ -121,7 +121,7 @@ enum fold { FOLD_NO, FOLD_NOW, FOLD_LATE };
 
 static enum fold fold_kind(
     const struct plan *p, const struct node *n, const struct tensor *const *in, size_t out_bytes) {
-    bool late = n->op->sees_codes;
+    bool late = n->op->sees_codes || n->is_encoding;
 
     if (n->n_post)
         return FOLD_NO;

@@ -78,7 +78,7 @@ static int density(const struct plan_env *env, const struct node *n, int64_t all
     int64_t stored = n->in[1] < 0 ? -1 : nonzero_count(env->graph, n->in[1]);
 
     if (n->weight && strcmp(n->weight->structure->name, "dense") != 0)
-        stored = n->weight->structure->n_stored(n->weight);
+        stored = weight_count_stored(n->weight);
     return stored < 0 || all < 1 ? 100 : (int)((100 * stored + all - 1) / all);
 }
 

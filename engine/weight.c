@@ -9,29 +9,67 @@
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
-/* each sorted by name */
+/* in the order they are tried: `dense` takes what the others do not */
 const struct weight_structure *const weight_structures[] = {
+    &weight_structure_block,
+    &weight_structure_nm,
+    &weight_structure_sparse,
     &weight_structure_dense,
 };
 const size_t n_weight_structures = COUNT(weight_structures);
 
+/* sorted by name */
 const struct weight_code *const weight_codes[] = {
+    &weight_code_bf16,
+    &weight_code_bit,
+    &weight_code_f16,
     &weight_code_f32,
+    &weight_code_lut1,
+    &weight_code_lut2,
+    &weight_code_lut3,
+    &weight_code_lut4,
+    &weight_code_lut5,
+    &weight_code_lut6,
+    &weight_code_lut7,
+    &weight_code_lut8,
+    &weight_code_product,
+    &weight_code_s4,
     &weight_code_s8,
+    &weight_code_trit,
     &weight_code_u8,
 };
 const size_t n_weight_codes = COUNT(weight_codes);
 
+/* in the order they are tried: one number is the layer's */
 const struct weight_scales *const weight_scales_kinds[] = {
-    &weight_scales_channel,
     &weight_scales_layer,
+    &weight_scales_channel,
+    &weight_scales_group,
 };
 const size_t n_weight_scales_kinds = COUNT(weight_scales_kinds);
 
-const struct weight_form *const weight_forms[] = {
-    &weight_form_dense,
-    &weight_form_int8,
-    &weight_form_uint8,
+/* sorted by name; of several rows of a name the usual one first */
+const struct weight_form weight_forms[] = {
+    {"bf16", &weight_structure_dense, &weight_code_bf16},
+    {"binary", &weight_structure_dense, &weight_code_bit},
+    {"block", &weight_structure_block, NULL},
+    {"codebook", &weight_structure_dense, &weight_code_lut4},
+    {"codebook", &weight_structure_dense, &weight_code_lut1},
+    {"codebook", &weight_structure_dense, &weight_code_lut2},
+    {"codebook", &weight_structure_dense, &weight_code_lut3},
+    {"codebook", &weight_structure_dense, &weight_code_lut5},
+    {"codebook", &weight_structure_dense, &weight_code_lut6},
+    {"codebook", &weight_structure_dense, &weight_code_lut7},
+    {"codebook", &weight_structure_dense, &weight_code_lut8},
+    {"dense", &weight_structure_dense, &weight_code_f32},
+    {"f16", &weight_structure_dense, &weight_code_f16},
+    {"int4", &weight_structure_dense, &weight_code_s4},
+    {"int8", &weight_structure_dense, &weight_code_s8},
+    {"nm", &weight_structure_nm, NULL},
+    {"product", &weight_structure_dense, &weight_code_product},
+    {"sparse", &weight_structure_sparse, NULL},
+    {"ternary", &weight_structure_dense, &weight_code_trit},
+    {"uint8", &weight_structure_dense, &weight_code_u8},
 };
 const size_t n_weight_forms = COUNT(weight_forms);
 
@@ -58,9 +96,17 @@ const struct weight_scales *weight_scales_find(const char *name) {
 
 const struct weight_form *weight_form_find(const char *name) {
     for (size_t i = 0; i < n_weight_forms; i++)
-        if (strcmp(weight_forms[i]->name, name) == 0)
-            return weight_forms[i];
+        if (strcmp(weight_forms[i].name, name) == 0)
+            return &weight_forms[i];
     return NULL;
+}
+
+const char *weight_form_name(const struct weight *w) {
+    for (size_t i = 0; i < n_weight_forms; i++)
+        if (weight_forms[i].structure == w->structure &&
+            (!weight_forms[i].code || weight_forms[i].code == w->code))
+            return weight_forms[i].name;
+    return "";
 }
 
 int weight_set_rows(struct weight *w, int axis) {
@@ -88,49 +134,30 @@ void weight_strides(const struct weight *w, int64_t *ret_outer, int64_t *ret_inn
     *ret_inner = inner;
 }
 
-int weight_match(struct graph *g, int value, const struct weight **ret, int *ret_codes, struct error *err) {
-    struct weight w = {0}, *kept;
-    int codes = -1;
-
-    for (size_t i = 0; i < n_weight_forms; i++) {
-        int r = weight_forms[i]->match(g, value, &w, &codes);
-
-        if (r < 0)
-            return error_set(err, r, "weight '%s': reading its form failed", g->values[value].name);
-        if (r == 0)
-            continue;
-        kept = graph_alloc(g, sizeof(*kept));
-        if (!kept)
-            return error_oom(err);
-        *kept = w;
-        *ret = kept;
-        if (ret_codes)
-            *ret_codes = codes;
-        return 0;
-    }
-    *ret = NULL;
-    return 0;
+int64_t weight_count_stored(const struct weight *w) {
+    return w->structure == &weight_structure_dense ? w->rows * w->cols : w->n_stored;
 }
 
-const char *weight_form_name(const struct weight *w) {
-    for (size_t i = 0; i < n_weight_forms; i++)
-        if (weight_forms[i]->structure == w->structure && weight_forms[i]->code == w->code)
-            return weight_forms[i]->name;
-    return "";
+bool weight_codes_are_integers(const struct weight *w) {
+    return w->code->dtype != DT_F32 && (!w->code->is_looked_up || w->book->dtype != DT_F32);
 }
 
-int weight_decode(const struct weight *w, float *ret, struct error *err) {
-    int64_t n_stored = w->structure->n_stored(w);
-    _cleanup_(freep) float *stored = calloc((size_t)n_stored + 1, sizeof(*stored));
+bool weight_is_integer(const struct weight *w) {
+    return weight_codes_are_integers(w) && w->scales != &weight_scales_group;
+}
 
-    if (!stored)
-        return error_oom(err);
-    w->code->decode(w, stored);
-    w->structure->expand(w, stored, ret);
-    w->scales->apply(w, ret);
-    return 0;
+bool weight_is_plain(const struct weight *w) {
+    return w->structure == &weight_structure_dense && w->code == &weight_code_f32 && !w->scale;
 }
 
 size_t weight_bytes(const struct weight *w) {
-    return w->code->bytes(w) + (w->scale ? (size_t)w->scales->n(w) * sizeof(float) : 0);
+    int64_t n = weight_count_stored(w), dim = 1;
+    size_t book = 0;
+
+    if (w->book) {
+        dim = w->book->shape.rank == 2 ? w->book->shape.dim[1] : 1;
+        (void)shape_bytes(&w->book->shape, w->book->dtype, &book);
+    }
+    return ((size_t)(n / dim) * w->code->bits + 7) / 8 + book + w->structure->bytes(w) +
+           (w->scale ? (size_t)w->scales->n(w) * sizeof(float) : 0);
 }

@@ -6,6 +6,11 @@
  *
  * "int8" is dense x s8 x channel. A form is recognised structurally in the graph (match), never by its
  * metadata, and written back as the same standard-ONNX pattern (emit): emit then match gives the same bytes.
+ * Each table knows its own part of the pattern:
+ *
+ *     in[1] of the layer  <-  DequantizeLinear or Mul  <-  scatter, if not dense  <-  codes, perhaps looked
+ * up scales                      structure                    code
+ *
  * `decode` is the meaning; every kernel must agree with it. */
 #ifndef ENGINE_WEIGHT_H
 #define ENGINE_WEIGHT_H
@@ -13,27 +18,50 @@
 #include "engine/graph.h"
 
 struct weight;
+struct weight_writer; /* weight_rows.h */
 
 struct weight_structure {
     const char *name;
-    /* elements stored for rows x cols */
-    int64_t (*n_stored)(const struct weight *w);
-    /* spreads decoded stored elements to rows x cols dense */
-    void (*expand)(const struct weight *w, const float *stored, float *ret);
+    /* Does value `v` hold stored elements spread by this structure? 1 yes: *ret_stored is the value of the
+     * stored elements (w->place, tile and shape filled); 0 no; negative errno. */
+    int (*match)(struct graph *g, int v, struct weight *w, int *ret_stored);
+    /* Writes the nodes that spread the elements of value `stored`; returns a value id or a negative errno. */
+    int (*emit)(struct weight_writer *to, const struct weight *w, int stored);
+    /* shape the stored elements have as an array; false: the structure cannot be over this shape */
+    bool (*stored_shape)(const struct weight *w, struct shape *ret);
+    /* spreads stored elements of `size` bytes (2 or 4) to the order of w->shape; `ret` is zeroed */
+    void (*expand)(const struct weight *w, const void *stored, size_t size, void *ret);
+    size_t (*bytes)(const struct weight *w); /* resident: where the elements stand */
+    int (*check)(const struct weight *w, struct error *err);
 };
 
 struct weight_code {
     const char *name;
-    enum dtype dtype;                                          /* of the stored elements */
-    size_t (*bytes)(const struct weight *w);                   /* resident bytes of the codes */
-    void (*decode)(const struct weight *w, float *ret_stored); /* codes to numbers, scales not applied */
+    enum dtype dtype;  /* what a code means: DT_S8, DT_U8: integers; DT_F32 */
+    unsigned bits;     /* a code has, as kernels keep it in memory */
+    bool is_looked_up; /* a code is an index into w->book, whose type says what it means */
+    /* Does value `v` hold stored elements in this code? 1 yes: *ret_codes is the initialiser of the codes
+     * (w->codes, code, book, stored_bits filled, the elements' shape in *ret_shape); 0 no; negative errno. */
+    int (*match)(struct graph *g, int v, struct weight *w, struct shape *ret_shape, int *ret_codes);
+    /* Writes codes and nodes for elements of shape `stored`; returns a value id or a negative errno. */
+    int (*emit)(struct weight_writer *to, const struct weight *w, const struct shape *stored);
 };
 
 struct weight_scales {
     const char *name;
+    /* Are w->scale and w->zero, found at `axis` (of a block of `block` elements, 0: none), of this kind?
+     * Fills rows and axis. */
+    bool (*fits)(struct weight *w, int64_t axis, int64_t block);
     int64_t (*n)(const struct weight *w);
-    /* multiplies rows x cols dense numbers */
+    /* dense numbers in the order of the shape: takes the zero point off and multiplies */
     void (*apply)(const struct weight *w, float *dense);
+};
+
+/* Elements that come and go together: `out` output channels x `in` consecutive input channels of one tap,
+ * of which `kept` are stored (nm). Tiles follow each other by output channels, taps, input channels. */
+struct weight_tile {
+    int64_t out, in, kept;
+    int out_axis; /* of the output channels in the shape, 0 or 1; the input channels are the other */
 };
 
 /* W as the layer has it (OIHW, or [in][out] of a MatMul). Rows are the indices along `axis`, the dimension of
@@ -48,49 +76,63 @@ struct weight {
     int64_t rows, cols;
     bool transposed;
     const struct tensor *codes; /* in the file's bytes: unaligned */
+    unsigned stored_bits;       /* 1, 2, 4: that many bits a code, packed in bytes, low bits first; 0: one an
+                                   element of `codes` */
     const struct tensor *scale; /* f32[n]; NULL: 1 */
     const struct tensor *zero;  /* integer codes: zero points [n], of the codes' type; NULL: 0 */
     int axis;                   /* of the scales in `shape` */
     const struct tensor
         *book; /* codes that are indices: what they stand for, [words] or [words][dim]; NULL */
     const struct tensor *place; /* structures other than dense: where the stored elements stand; NULL */
+    struct weight_tile tile;    /* structures block and nm */
     int64_t n_stored;           /* elements stored, where that is not rows * cols */
-    int64_t group;              /* scales `group`: neighbours along the columns that share one; 0 */
+    int64_t group;              /* scales `group`: neighbours along group_axis that share one; 0 */
+    int group_axis;
 };
 
-/* A form's pattern in a graph: one row per way to write it. */
+/* The usual combinations have names. */
 struct weight_form {
     const char *name; /* "dense", "int8" */
     const struct weight_structure *structure;
-    const struct weight_code *code;
-    /* Does value `v` (a layer's in[1]) hold this pattern? 1 yes (w and *codes, the id of the initialiser that
-     * holds the codes, filled), 0 no, negative errno. */
-    int (*match)(struct graph *g, int v, struct weight *w, int *codes);
-    /* Adds the pattern's nodes before node `before`; returns the value id of the result, or a negative errno.
-     */
-    int (*emit)(struct graph *g, size_t before, const char *name, const struct weight *w);
+    const struct weight_code *code; /* NULL: any */
 };
 
 extern const struct weight_structure *const weight_structures[];
 extern const struct weight_code *const weight_codes[];
 extern const struct weight_scales *const weight_scales_kinds[];
-extern const struct weight_form *const weight_forms[];
+extern const struct weight_form weight_forms[];
 extern const size_t n_weight_structures, n_weight_codes, n_weight_scales_kinds, n_weight_forms;
 
-/* Rows by name; NULL: none. */
+/* Rows by name; NULL: none. Of the forms of one name the first. */
 const struct weight_structure *weight_structure_find(const char *name);
 const struct weight_code *weight_code_find(const char *name);
 const struct weight_scales *weight_scales_find(const char *name);
 const struct weight_form *weight_form_find(const char *name);
 
-/* Tries the forms in order; 0 and *ret (in g's arena) or NULL when none fits. `ret_codes` may be NULL. */
+/* 0 and *ret (in g's arena), or NULL when value `value` holds no form. `ret_codes` (may be NULL): the
+ * initialiser of the codes. Looks at the pattern only; weight_check looks at every code. */
 int weight_match(struct graph *g, int value, const struct weight **ret, int *ret_codes, struct error *err);
+
+/* Adds the pattern's nodes before node `before`; returns the value id of the result, or a negative errno. */
+int weight_emit(struct graph *g, size_t before, const char *name, const struct weight *w);
+
+/* -EBADMSG with a sentence: an index outside the codebook, a gap that leaves the tensor, a scale that is zero
+ * or not finite. */
+int weight_check(const struct weight *w, struct error *err);
+
+/* "" for a combination without a name. */
 const char *weight_form_name(const struct weight *w);
+
+/* Elements that are stored: all of the dense ones. */
+int64_t weight_count_stored(const struct weight *w);
+
+/* Plain floats, as any initialiser: nothing to decode. */
+bool weight_is_plain(const struct weight *w);
 
 /* Dense floats, in the order of `shape`; count(shape) elements. */
 int weight_decode(const struct weight *w, float *ret, struct error *err);
 
-/* Codes and scales, resident. */
+/* Codes, places and scales, resident. */
 size_t weight_bytes(const struct weight *w);
 
 /* Scale and zero point of row `row` (0 <= row < rows). */
@@ -98,8 +140,8 @@ float weight_scale_at(const struct weight *w, int64_t row);
 int32_t weight_zero_at(const struct weight *w, int64_t row);
 
 /* Is W = scale * integer, as in every form whose expansion ends in integers and DequantizeLinear (s8, u8, s4,
- * bit, trit, codebooks of integers; dense or not)? What kernels for integers ask in fits(): they pack what
- * weight_get_codes() says and need not know the form. */
+ * bit, trit, codebooks of integers; dense or not), with scales that rows share? What kernels for integers ask
+ * in fits(): they pack what weight_get_codes() says and need not know the form. */
 bool weight_is_integer(const struct weight *w);
 
 /* Those integers, the zero point of their row taken off, dense: element (row, col) of W[rows][cols] at

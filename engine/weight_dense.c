@@ -1,62 +1,48 @@
-/* Structure `dense` (every element is stored) and the form of plain floats: an initialiser. */
-#include <errno.h>
+/* Structure `dense`: every element is stored, in the order of the shape. */
 #include <string.h>
 
 #include "engine/weight_rows.h"
 
-static int64_t dense_n_stored(const struct weight *w) {
-    return w->rows * w->cols;
+/* Whatever the codes are is dense: the last row that is tried. */
+static int dense_match(struct graph *g, int v, struct weight *w, int *ret_stored) {
+    (void)g;
+    w->shape.rank = -1; /* the codes' */
+    *ret_stored = v;
+    return 1;
 }
 
-static void dense_expand(const struct weight *w, const float *stored, float *ret) {
-    memcpy(ret, stored, (size_t)(w->rows * w->cols) * sizeof(*ret));
+static int dense_emit(struct weight_writer *to, const struct weight *w, int stored) {
+    (void)to;
+    (void)w;
+    return stored;
+}
+
+static bool dense_shape(const struct weight *w, struct shape *ret) {
+    *ret = w->shape;
+    return true;
+}
+
+static void dense_expand(const struct weight *w, const void *stored, size_t size, void *ret) {
+    memcpy(ret, stored, (size_t)weight_count_stored(w) * size);
+}
+
+static size_t dense_bytes(const struct weight *w) {
+    (void)w;
+    return 0;
+}
+
+static int dense_check(const struct weight *w, struct error *err) {
+    (void)w;
+    (void)err;
+    return 0;
 }
 
 const struct weight_structure weight_structure_dense = {
     .name = "dense",
-    .n_stored = dense_n_stored,
-    .expand = dense_expand,
-};
-
-static size_t f32_bytes(const struct weight *w) {
-    return (size_t)w->structure->n_stored(w) * sizeof(float);
-}
-
-static void f32_decode(const struct weight *w, float *ret) {
-    memcpy(ret, w->codes->data, f32_bytes(w));
-}
-
-const struct weight_code weight_code_f32 = {
-    .name = "f32",
-    .dtype = DT_F32,
-    .bytes = f32_bytes,
-    .decode = f32_decode,
-};
-
-static int dense_match(struct graph *g, int v, struct weight *w, int *codes) {
-    const struct tensor *t = g->values[v].init;
-
-    if (!t || t->dtype != DT_F32 || !t->data || t->layout != LAYOUT_PLAIN)
-        return 0;
-    *w = (struct weight){.shape = t->shape, .codes = t};
-    w->structure = &weight_structure_dense;
-    w->code = &weight_code_f32;
-    w->scales = &weight_scales_layer;
-    *codes = v;
-    return weight_set_rows(w, 0) < 0 ? 0 : 1;
-}
-
-static int dense_emit(struct graph *g, size_t before, const char *name, const struct weight *w) {
-    const char *unique = graph_unique_name(g, name);
-
-    (void)before;
-    return unique ? graph_add_init(g, unique, w->codes, /* data_lives= */ false) : -ENOMEM;
-}
-
-const struct weight_form weight_form_dense = {
-    .name = "dense",
-    .structure = &weight_structure_dense,
-    .code = &weight_code_f32,
     .match = dense_match,
     .emit = dense_emit,
+    .stored_shape = dense_shape,
+    .expand = dense_expand,
+    .bytes = dense_bytes,
+    .check = dense_check,
 };

@@ -153,7 +153,7 @@ static int reference_prepare(const struct layer *l, struct pack_cache *packs, st
     place_inputs(s, l, &used);
     place_posts(s, l, &used);
     place_outputs(s, l, &used);
-    if (l->node->weight && l->node->weight->code->dtype != DT_F32) {
+    if (l->node->weight && !weight_is_plain(l->node->weight)) {
         r = kernel_decoded_weights(l, packs, &s->weight, err);
         if (r < 0)
             return r;

@@ -45,7 +45,7 @@ static float zeros_of(int64_t n, bool (*is_zero)(const void *ctx, int64_t i), co
 static float zeros_not_stored(const struct weight *w) {
     int64_t all = w->rows * w->cols;
 
-    return all > 0 ? 1 - (float)w->structure->n_stored(w) / (float)all : 0;
+    return all > 0 ? 1 - (float)weight_count_stored(w) / (float)all : 0;
 }
 
 static bool is_float_zero(const void *ctx, int64_t i) {
@@ -100,7 +100,7 @@ float sparse_s8_zeros(const struct layer *l, const struct sparse_shape *sh) {
     struct error err = {0};
 
     if (strcmp(w->structure->name, "dense") == 0) {
-        bool is_byte = w->codes && (w->codes->dtype == DT_S8 || w->codes->dtype == DT_U8) && !w->book;
+        bool is_byte = !w->book && !w->stored_bits && (w->codes->dtype == DT_S8 || w->codes->dtype == DT_U8);
 
         return is_byte ? zeros_of(n, is_quad_zero, &q) : 0;
     }

@@ -17,9 +17,7 @@ const void *kernel_plain_weights(const struct layer *l) {
 
     if (!w)
         return l->in[1]->data;
-    if (strcmp(w->structure->name, "dense") != 0 || w->code->dtype != DT_F32 || w->scale || w->zero)
-        return NULL;
-    return w->codes->data;
+    return weight_is_plain(w) ? w->codes->data : NULL;
 }
 
 int kernel_copy_weights(const struct layer *l, float *ret, struct error *err) {

@@ -1,0 +1,80 @@
+/* The method `encode`: brings layers into any weight form (engine/weight.h) without caring for accuracy, so
+ * that speed and memory of a form can be measured before a method makes it well. */
+#ifndef COMPRESS_ENCODE_H
+#define COMPRESS_ENCODE_H
+
+#include "compress/quantize.h"
+#include "engine/weight.h"
+
+struct encode_options {
+    struct {
+        int structure, code, scales; /* places in the lists of encode.c */
+    } form;
+    double sparsity;
+    int block_outputs, block_inputs;
+    int nm_kept, nm_of;
+    int group;
+    int words, dim;
+    int entries;     /* enum encode_entries */
+    int activations; /* enum quantize_activations, without s8 */
+};
+
+enum encode_entries {
+    ENTRIES_INT8,
+    ENTRIES_FLOAT,
+};
+
+/* A layer's weights on their way into a form. */
+struct encode_job {
+    const void *w; /* f32, unaligned, as in the file */
+    const struct weight_rows *rows;
+    const struct encode_options *o;
+    const float *min_scale; /* [rows] or NULL */
+    uint64_t seed;
+    struct weight form; /* structure, code, scales, shape, axis, tile, group: what is wanted */
+};
+
+/* What comes of it: `w` points into the rest. */
+struct encoded {
+    struct weight w;
+    struct tensor codes, scale, zero, book, place;
+    uint32_t *at; /* place of each stored element in the tensor; NULL: all of them in order */
+};
+
+void encoded_done(struct encoded *e);
+
+static inline float encode_number(const void *w, int64_t i) {
+    float v;
+
+    __builtin_memcpy(&v, (const char *)w + (size_t)i * sizeof(v), sizeof(v));
+    return v;
+}
+
+/* Element of the tensor that stored element i is. */
+static inline int64_t encoded_at(const struct encoded *e, int64_t i) {
+    return e->at ? (int64_t)e->at[i] : i;
+}
+
+/* Which elements stay: the largest (at, place, n_stored and tile). */
+int encode_places(const struct encode_job *j, struct encoded *ret, struct error *err);
+
+/* One scale for each that the form has. */
+int encode_scales(const struct encode_job *j, struct encoded *ret, struct error *err);
+
+/* Stored element i divided by its scale. */
+float encoded_quotient(const struct encode_job *j, const struct encoded *e, int64_t i);
+
+/* Codes and book. */
+int encode_codes(const struct encode_job *j, struct encoded *ret, struct error *err);
+
+/* Lloyd's algorithm on a histogram: bins are centred at low + i * step. Fills `n` words, sorted. */
+void encode_kmeans(const double *bins, int n_bins, float low, float step, float *words, int n);
+
+/* k-means of vectors of `dim` numbers: words [n][dim] from a sample of them. */
+int encode_kmeans_words(
+    const float *sample, int64_t n_sample, int dim, float *words, int n, uint64_t seed, struct error *err);
+int64_t encode_nearest_word(const float *v, int dim, const float *words, int n);
+
+extern const struct method method_encode;
+
+#endif

@@ -1,0 +1,145 @@
+/* What codes mean: as numbers, for kernels of floats, and as integers, for those of integers. */
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "engine/ops/element.h"
+#include "engine/weight_rows.h"
+
+/* Elements a code stands for: the words of a product codebook have several. */
+static int64_t word_size(const struct weight *w) {
+    return w->book && w->book->shape.rank == 2 ? w->book->shape.dim[1] : 1;
+}
+
+/* A code outside the book, which weight_check refuses, is its last word. */
+static const void *word_at(const struct weight *w, int64_t code, size_t word) {
+    int64_t n = w->book->shape.dim[0];
+
+    return (const char *)w->book->data + (size_t)(code < 0 ? 0 : code >= n ? n - 1 : code) * word;
+}
+
+static void take_integers(const struct weight *w, const int64_t *codes, int64_t n, int16_t *ret) {
+    int64_t dim = word_size(w);
+
+    for (int64_t i = 0; !w->book && i < n; i++)
+        ret[i] = (int16_t)codes[i];
+    for (int64_t i = 0; w->book && i < n; i++) {
+        const int8_t *word = word_at(w, codes[i], (size_t)dim);
+
+        for (int64_t k = 0; k < dim; k++)
+            *ret++ = word[k];
+    }
+}
+
+/* The stored elements, as many as there are. Packed codes of s4 are of no type that knows a sign. */
+static void read_integers(const struct weight *w, int16_t *ret) {
+    int64_t dim = word_size(w), n = weight_count_stored(w) / dim, codes[WEIGHT_CHUNK];
+    bool is_packed_s4 = w->code == &weight_code_s4 && w->codes->dtype == DT_U8;
+
+    for (int64_t i = 0; i < n; i += WEIGHT_CHUNK) {
+        int64_t chunk = n - i < WEIGHT_CHUNK ? n - i : WEIGHT_CHUNK;
+
+        weight_read(w->codes, w->stored_bits, i, chunk, codes);
+        for (int64_t k = 0; is_packed_s4 && k < chunk; k++)
+            codes[k] = codes[k] < 8 ? codes[k] : codes[k] - 16;
+        take_integers(w, codes, chunk, ret + i * dim);
+    }
+}
+
+static void read_looked_up(const struct weight *w, float *ret) {
+    int64_t dim = word_size(w), n = weight_count_stored(w) / dim, codes[WEIGHT_CHUNK];
+    size_t word = (size_t)dim * sizeof(float);
+
+    for (int64_t i = 0; i < n; i++) {
+        int64_t at = i % WEIGHT_CHUNK;
+
+        if (at == 0)
+            weight_read(w->codes, w->stored_bits, i, n - i < WEIGHT_CHUNK ? n - i : WEIGHT_CHUNK, codes);
+        memcpy(ret + i * dim, word_at(w, codes[at], word), word);
+    }
+}
+
+static void read_floats(const struct weight *w, float *ret) {
+    int64_t n = weight_count_stored(w);
+
+    if (w->code->is_looked_up)
+        read_looked_up(w, ret);
+    else if (w->codes->dtype == DT_F32)
+        memcpy(ret, w->codes->data, (size_t)n * sizeof(*ret));
+    else
+        for (int64_t i = 0; i < n; i++)
+            ret[i] = (float)element_get(w->codes, i);
+}
+
+/* Stored elements of `size` bytes to the dense order of the shape. */
+static int expand(const struct weight *w, size_t size, void *ret, struct error *err) {
+    bool is_dense = w->structure == &weight_structure_dense;
+    _cleanup_(freep) void *stored = is_dense ? NULL : calloc((size_t)w->n_stored + 1, size);
+    void *to = is_dense ? ret : stored;
+
+    if (!to)
+        return error_oom(err);
+    if (size == sizeof(float))
+        read_floats(w, to);
+    else
+        read_integers(w, to);
+    if (is_dense)
+        return 0;
+    memset(ret, 0, (size_t)(w->rows * w->cols) * size);
+    w->structure->expand(w, stored, size, ret);
+    return 0;
+}
+
+/* Integers are read as such, then become floats from the end on: both fit the same memory. */
+int weight_decode(const struct weight *w, float *ret, struct error *err) {
+    int r;
+
+    if (weight_codes_are_integers(w)) {
+        int64_t n = w->rows * w->cols;
+        int16_t *codes = (int16_t *)ret + n;
+
+        r = expand(w, sizeof(*codes), codes, err);
+        for (int64_t i = 0; r == 0 && i < n; i++) {
+            int16_t code;
+
+            memcpy(&code, codes + i, sizeof(code));
+            ret[i] = code;
+        }
+    } else {
+        r = expand(w, sizeof(*ret), ret, err);
+    }
+    if (r == 0)
+        w->scales->apply(w, ret);
+    return r;
+}
+
+static void take_zeros_off(const struct weight *w, int16_t *ret) {
+    for (int64_t row = 0; row < w->rows; row++) {
+        int32_t zero = weight_zero_at(w, row);
+
+        for (int64_t i = 0; i < w->cols; i++, ret++)
+            *ret = (int16_t)(*ret - zero);
+    }
+}
+
+int weight_get_codes(const struct weight *w, int16_t *ret, struct error *err) {
+    int64_t n = w->rows * w->cols, outer, inner;
+    _cleanup_(freep) int16_t *turned = w->transposed ? malloc((size_t)n * sizeof(*turned) + 1) : NULL;
+    int r;
+
+    if (w->transposed && !turned)
+        return error_oom(err);
+    r = expand(w, sizeof(*ret), w->transposed ? turned : ret, err);
+    if (r < 0)
+        return r;
+    weight_strides(w, &outer, &inner);
+    for (int64_t o = 0; turned && o < outer; o++)
+        for (int64_t row = 0; row < w->rows; row++)
+            memcpy(ret + row * w->cols + o * inner, turned + (o * w->rows + row) * inner,
+                (size_t)inner * sizeof(*ret));
+    if (w->zero)
+        take_zeros_off(w, ret);
+    return 0;
+}
