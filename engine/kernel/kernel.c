@@ -17,6 +17,7 @@ const struct kernel *const kernel_table[] = {
     &kernel_conv_f32_winograd2,
     &kernel_conv_transpose_f32_onednn,
     &kernel_eltwise_f32_onednn,
+    &kernel_erf_f32,
     &kernel_gemm_sparse_f32_avx512,
     &kernel_gemm_sparse_f32_avx2,
     &kernel_gemm_sparse_f32_plain,

@@ -19,6 +19,17 @@ static int check_bytes(const struct tensor *t, struct error *err) {
         err, -EBADMSG, "unsupported_operator", "type %s is not supported here", i ? i->name : "?");
 }
 
+/* n elements of four bytes, every `step`-th of the source. */
+static void copy_words(const char *from, int64_t n, int64_t step, char *to) {
+    uint32_t v;
+
+    memcpy(&v, from, sizeof(v));
+    for (int64_t k = 0; step == 0 && k < n; k++)
+        memcpy(to + k * (int64_t)sizeof(v), &v, sizeof(v));
+    for (int64_t k = 0; step != 0 && k < n; k++)
+        memcpy(to + k * (int64_t)sizeof(v), from + k * step * (int64_t)sizeof(v), sizeof(v));
+}
+
 /* Copies a tensor of shape `s` from strided source (strides in elements, may be 0 or negative) to dense
  * memory. */
 static void copy_strided(
@@ -31,7 +42,9 @@ static void copy_strided(
     for (int64_t i = 0; i < n; i += inner) {
         if (step == 1)
             memcpy(to, from + at * (int64_t)size, (size_t)inner * size);
-        for (int64_t k = 0; step != 1 && k < inner; k++)
+        else if (size == sizeof(uint32_t))
+            copy_words(from + at * (int64_t)size, inner, step, to);
+        for (int64_t k = 0; step != 1 && size != sizeof(uint32_t) && k < inner; k++)
             memcpy(to + (size_t)k * size, from + (at + k * step) * (int64_t)size, size);
         to += (size_t)inner * size;
         for (int d = s->rank - 2; d >= 0; d--) {

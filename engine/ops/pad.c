@@ -92,14 +92,58 @@ static int64_t source_of(const struct pad_at *p, int axis, int64_t i, int64_t si
     }
 }
 
+/* The first element of the source row of output row `row` (in rows of the last dimension); -1: the constant.
+ */
+static int64_t source_row(
+    const struct pad_at *p, const struct shape *in, const struct shape *out, int64_t row) {
+    int64_t from = 0, step = in->dim[in->rank - 1];
+
+    for (int d = in->rank - 2; d >= 0; d--) {
+        int64_t k = source_of(p, d, row % out->dim[d], in->dim[d]);
+
+        if (k < 0)
+            return -1;
+        row /= out->dim[d];
+        from += k * step;
+        step *= in->dim[d];
+    }
+    return from;
+}
+
+static void fill_row(char *to, int64_t n, const void *fill, size_t size) {
+    for (int64_t i = 0; i < n; i++)
+        memcpy(to + (size_t)i * size, fill, size);
+}
+
+/* One row: what lies inside of the input is copied at once. */
+static void pad_row(const struct pad_at *p, int axis, const char *from, int64_t d, char *to, int64_t width,
+    const void *fill, size_t size) {
+    int64_t first = p->begin[axis] > 0 ? p->begin[axis] : 0, last = p->begin[axis] + d;
+
+    last = last < width ? last : width;
+    if (last > first)
+        memcpy(to + (size_t)first * size, from + (size_t)(first - p->begin[axis]) * size,
+            (size_t)(last - first) * size);
+    for (int64_t i = 0; i < width; i++) {
+        int64_t k;
+
+        if (i == first && last > first)
+            i = last;
+        if (i >= width)
+            return;
+        k = source_of(p, axis, i, d);
+        memcpy(to + (size_t)i * size, k < 0 ? fill : from + (size_t)k * size, size);
+    }
+}
+
 static void pad_forward(
     const struct node *n, const struct tensor *const *in, struct tensor *out, void *scratch) {
     static const char zeros[8] = {0};
-    const struct shape *s = &out[0].shape;
     size_t size = dtype_info(out[0].dtype)->bits / 8;
     float value = node_attr_float(n, "value", 0);
     const void *fill = in[0]->dtype == DT_F32 ? (const void *)&value : zeros;
-    int64_t count = op_count(&out[0]);
+    int64_t count = op_count(&out[0]), width;
+    int last = in[0]->shape.rank - 1;
     struct pad_at p;
 
     (void)scratch;
@@ -107,18 +151,18 @@ static void pad_forward(
         return; /* shape() placed it before */
     if (n->n_in > 2 && in[2] && in[2]->data && op_count(in[2]) == 1)
         fill = in[2]->data;
-    for (int64_t i = 0; i < count; i++) {
-        int64_t rest = i, from = 0, step = 1;
+    if (last < 0)
+        memcpy(out[0].data, in[0]->data, size);
+    width = last < 0 ? 0 : out[0].shape.dim[last];
+    for (int64_t row = 0; width && row < count / width; row++) {
+        int64_t from = source_row(&p, &in[0]->shape, &out[0].shape, row);
+        char *to = (char *)out[0].data + (size_t)(row * width) * size;
 
-        for (int d = s->rank - 1; d >= 0 && from >= 0; d--) {
-            int64_t k = source_of(&p, d, rest % s->dim[d], in[0]->shape.dim[d]);
-
-            rest /= s->dim[d];
-            from = k < 0 ? -1 : from + k * step;
-            step *= in[0]->shape.dim[d];
-        }
-        memcpy((char *)out[0].data + (size_t)i * size,
-            from < 0 ? fill : (const char *)in[0]->data + (size_t)from * size, size);
+        if (from < 0)
+            fill_row(to, width, fill, size);
+        else
+            pad_row(&p, last, (const char *)in[0]->data + (size_t)from * size, in[0]->shape.dim[last], to,
+                width, fill, size);
     }
 }
 

@@ -169,6 +169,31 @@ static size_t reduce_scratch(const struct node *n, const struct tensor *const *i
     return (size_t)op_count(&out[0]) * sizeof(double);
 }
 
+/* One row of the input onto one result (step 0) or a row of them. Sums, which networks are full of, as loops
+ * the compiler can see through. */
+static void add_row(const struct reduce_fn *fn, const float *x, int64_t n, int64_t step, double *sum) {
+    double part[8] = {0};
+    int64_t whole = n / 8 * 8;
+
+    if (fn->add == add_sum && step) {
+        for (int64_t j = 0; j < n; j++)
+            sum[j] += (double)x[j];
+        return;
+    }
+    if (fn->add == add_sum) {
+        for (int64_t j = 0; j < whole; j += 8)
+            for (int k = 0; k < 8; k++)
+                part[k] += (double)x[j + k];
+        for (int k = 0; k < 8; k++)
+            sum[0] += part[k];
+        for (int64_t j = whole; j < n; j++)
+            sum[0] += (double)x[j];
+        return;
+    }
+    for (int64_t j = 0; j < n; j++)
+        sum[j * step] = fn->add(sum[j * step], (double)x[j]);
+}
+
 /* Sums are kept in double, also of integers: beyond 2^53 they lose low bits. */
 static void reduce_forward(
     const struct node *n, const struct tensor *const *in, struct tensor *out, void *scratch) {
@@ -189,8 +214,10 @@ static void reduce_forward(
     for (int64_t i = 0; row && i < count; i += row) {
         int64_t k = target_of(&in[0]->shape, axes, i);
 
-        for (int64_t j = 0; j < row; j++, k += step)
-            sum[k] = fn->add(sum[k], is_float ? (double)x[i + j] : element_get(in[0], i + j));
+        if (is_float)
+            add_row(fn, x + i, row, step, sum + k);
+        for (int64_t j = 0; !is_float && j < row; j++, k += step)
+            sum[k] = fn->add(sum[k], element_get(in[0], i + j));
     }
     for (int64_t i = 0; i < results; i++) {
         double y = fn->end ? fn->end(sum[i], (double)count / (double)results) : sum[i];
