@@ -65,6 +65,17 @@ class Net:
         onnx.save(m, path)
 
 
+class LowRankNet(Net):
+    """Every convolution with 64 inputs and more in two, with a quarter of its multiplications."""
+
+    def conv(self, x, ic, oc, k, stride=1, group=1, act=None, gain=1.0, pad=None):
+        if ic < 64 or group != 1:
+            return super().conv(x, ic, oc, k, stride, group, act, gain, pad)
+        rank = max(8, ic * k * k * oc // (4 * (ic * k * k + oc)))
+        x = super().conv(x, ic, rank, k, stride, gain=0.7, pad=pad)
+        return super().conv(x, rank, oc, 1, act=act, gain=gain)
+
+
 def basic_block(n, x, ic, oc, stride):
     y = n.conv(x, ic, oc, 3, stride, act="relu")
     y = n.conv(y, oc, oc, 3, gain=0.3)
@@ -105,8 +116,8 @@ def bottleneck(n, x, ic, width, stride):
     return n.node("Relu", [n.node("Add", [y, x])])
 
 
-def resnet50(path):
-    n = Net(50)
+def resnet50(path, make=Net):
+    n = make(50)
     x = n.conv("x", 3, 64, 7, 2, act="relu")
     x = n.node("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     c = 64
@@ -151,7 +162,7 @@ def mobilenet_v2(path):
 
 
 NETS = {"resnet20": resnet20, "resnet18": resnet18, "resnet50": resnet50, "mobilenet_v2": mobilenet_v2,
-        "squeezenet1_1": squeezenet1_1}
+        "squeezenet1_1": squeezenet1_1, "resnet50_low_rank": lambda path: resnet50(path, LowRankNet)}
 
 if __name__ == "__main__":
     folder = sys.argv[1]

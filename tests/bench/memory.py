@@ -3,12 +3,15 @@
 
   big       upload of a large file: peak of daemon and worker (VmHWM), time to 201, time to the first answer
   resident  the files as models, all loaded: bytes_resident beside the growth of the daemon's Pss; what unload gives back
+  forms     forms of one network, NAME=FILE each, policy memory: counted and measured bytes and the peak while loading,
+            beside onnxruntime-node with the same file
 
-`big` ends with the ratio of the file's size to the daemon's peak while it took the file in, `resident` with counted
+`forms` ends with the smallest of the ratios that the project wants at least at 1. `big` ends with the ratio of the file's size to the daemon's peak while it took the file in, `resident` with counted
 bytes over measured ones."""
 import http.client
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -142,5 +145,69 @@ def resident(build, files):
         print(f"eight_resident ratio={counted / grown:.3f}")
 
 
+def ort_memory(path):
+    """What onnxruntime-node grows by: resident, peak."""
+    out = subprocess.run(["node", "--expose-gc", os.path.join(os.path.dirname(os.path.abspath(__file__)), "ort_load.mjs"),
+                          path], check=True, capture_output=True, text=True, timeout=120).stdout.split()
+    return int(out[1]) * 1024, int(out[2]) * 1024
+
+
+def reset_peak(pid):
+    with open(f"/proc/{pid}/clear_refs", "w", encoding="ascii") as f:
+        f.write("5")
+
+
+def load_form(daemon, name, path, pid):
+    """Growth of Pss, of the peak, and counted bytes; loaded anew with policy memory and asked once."""
+    put_file(daemon, name, path)
+    assert daemon.request("PATCH", f"/api/v1/models/{name}/variants/original", {"policy": "memory"}).status == 200
+    assert daemon.post(f"/v2/repository/models/{name}/unload").status == 200
+    before = rollup(pid)
+    reset_peak(pid)
+    assert daemon.post(f"/v2/repository/models/{name}/load").status == 200
+    infer(daemon, name, [1, 3, 224, 224])
+    peak = status(pid, "VmHWM") - before["Rss"]
+    return rollup(pid)["Pss"] - before["Pss"], peak, resident_bytes(daemon, name)
+
+
+def forms(build, pairs):
+    named = [pair.split("=", 1) for pair in pairs]
+    theirs = {name: ort_memory(path) for name, path in named}
+    ratios = []
+    with harness.Daemon(build, "--threads", "1") as daemon:
+        daemon.wait_ready()
+        pid = daemon.process.pid
+        for name, path in named: # what a form brings for good is not its variant's
+            put_file(daemon, name, path)
+            infer(daemon, name, [1, 3, 224, 224])
+            assert daemon.post(f"/v2/repository/models/{name}/unload").status == 200
+            assert daemon.request("DELETE", f"/api/v1/models/{name}").status in (200, 204)
+        start = rollup(pid)
+        sums = [0, 0] # of the forms that are stored small: ours, theirs
+        for name, path in named:
+            grown, peak, counted = load_form(daemon, name, path, pid)
+            resident_ort, peak_ort = theirs[name]
+            print(f"eight_forms: {name}: {os.path.getsize(path) / MIB:.1f} MiB of file, grew {grown / MIB:.1f} MiB, "
+                  f"counted for itself {counted / MIB:.1f}, peak {peak / MIB:.1f}; onnxruntime {resident_ort / MIB:.1f}, "
+                  f"peak {peak_ort / MIB:.1f}: {grown / resident_ort:.3f} and {peak / peak_ort:.3f} of it", flush=True)
+            if name in ("float", "int8", "low_rank"):
+                ratios.append(("resident " + name, 0.85 * resident_ort / grown))
+            else:
+                sums[0] += grown
+                sums[1] += resident_ort
+            ratios.append(("peak " + name, 0.5 * peak_ort / peak))
+        counted = daemon.get("/api/v1/status").json()["memory"]["used_bytes"]
+        grown = rollup(pid)["Pss"] - start["Pss"]
+        print(f"eight_forms: together: counted {counted / MIB:.1f} MiB, Pss grew {grown / MIB:.1f} MiB: "
+              f"{counted / grown:.3f}; stored small {sums[0] / MIB:.1f} MiB, onnxruntime {sums[1] / MIB:.1f}: "
+              f"{sums[0] / max(1, sums[1]):.3f} of it")
+        ratios.append(("counted", 1.05 / max(counted / grown, grown / counted)))
+        if sums[1]:
+            ratios.append(("stored small", sums[1] / 5 / sums[0]))
+    worst = min(ratios, key=lambda r: r[1])
+    print("eight_forms: against what is wanted: " + ", ".join(f"{what} {r:.2f}" for what, r in ratios))
+    print(f"eight_forms: lowest: {worst[0]}\neight_forms ratio={worst[1]:.3f}")
+
+
 if __name__ == "__main__":
-    {"big": big, "resident": resident}[sys.argv[2]](sys.argv[1], sys.argv[3:])
+    {"big": big, "resident": resident, "forms": forms}[sys.argv[2]](sys.argv[1], sys.argv[3:])

@@ -8,6 +8,8 @@
 #   float_all, int8_all        all nets, all settings: geometric mean and the lowest
 #   load_KIND_NET              from the file to the first answer, and memory; "resident" and "peak" are the peer's by ours
 #   load_first_answer          all of them
+#   compressed                 resnet50 in forms stored small, the same files in both: time, loading, memory
+#   eight_forms                forms of resnet50 in one daemon: bytes counted, measured, and ONNX Runtime's
 #   int8_gain_NET              int8 beside its float parent in our own engine
 #   kernel_ROW, kernel_all     kernels on one layer beside their peers, with their share of the machine's peak: the
 #                              rows are in kernel_bench.c
@@ -21,6 +23,7 @@ work=$build/bench
 mkdir -p "$work/nets"
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 
+small_forms="lut4 lut2 bit sparse block"
 nets="resnet18 resnet50 vgg16 mobilenet_v2 squeezenet1_1 resnet20"
 # both sides at once: what else the machine does then does not come in between
 realtime=$(chrt -f 10 true 2>/dev/null && echo "chrt -f 10" || true)
@@ -42,26 +45,36 @@ need_net() {
     fi
 }
 
-# The int8 variant of a net, made by our own worker; calibrated on noise, only time matters here.
-need_int8() {
-    need_net "$1"
-    if [ "$work/nets/$1.int8.onnx" -nt "$work/nets/$1.onnx" ]; then return; fi
+# need_variant KIND NET: made by our own worker; calibrated on noise, only time and memory matter here
+need_variant() {
+    need_net "$2"
+    if [ "$work/nets/$2.$1.onnx" -nt "$work/nets/$2.onnx" ]; then return; fi
     side=224
-    [ "$1" = resnet20 ] && side=32
+    [ "$2" = resnet20 ] && side=32
     /usr/bin/python3 -c "
 import numpy, sys
 numpy.save(sys.argv[1], numpy.random.default_rng(1).standard_normal([4, 3, int(sys.argv[2]), int(sys.argv[2])]).astype('f'))" \
-        "$work/nets/$1.npy" "$side"
-    echo '[{"method":"quantize","scheme":"int8","observer":"minmax"}]' >"$work/nets/int8.json"
-    "$build/bonsai-worker" run "$work/nets/int8.json" --model "$work/nets/$1.onnx" --data "$work/nets/$1.npy" \
-        -o "$work/nets/$1.int8.onnx" >/dev/null
+        "$work/nets/$2.npy" "$side"
+    echo "[$(step_of "$1")]" >"$work/nets/recipe.json"
+    "$build/bonsai-worker" run "$work/nets/recipe.json" --model "$work/nets/$2.onnx" --data "$work/nets/$2.npy" \
+        -o "$work/nets/$2.$1.onnx" >/dev/null
+}
+
+# The step that brings a network into a form.
+step_of() {
+    case $1 in
+    int8) echo '{"method":"quantize","scheme":"int8","observer":"minmax"}' ;;
+    lut4 | lut2 | bit | trit) echo "{\"method\":\"encode\",\"form\":{\"code\":\"$1\"}}" ;;
+    sparse) echo '{"method":"encode","form":{"structure":"sparse","code":"s8"},"sparsity":0.9}' ;;
+    block) echo '{"method":"encode","form":{"structure":"block","code":"s8"},"sparsity":0.9,"block_outputs":4,"block_inputs":1}' ;;
+    esac
 }
 
 # need_file KIND NET: makes the file and sets $file to it
 need_file() {
     case $1 in
     float) need_net "$2" && file=$work/nets/$2.onnx ;;
-    int8) need_int8 "$2" && file=$work/nets/$2.int8.onnx ;;
+    *) need_variant "$1" "$2" && file=$work/nets/$2.$1.onnx ;;
     esac
 }
 
@@ -120,7 +133,7 @@ settings() {
 
 # int8_gain NET: beside its float parent in our own engine
 int8_gain() {
-    need_int8 "$1"
+    need_variant int8 "$1"
     take_turns "int8_gain_$1" \
         -- "$build/tests/bench/float_latency" "$work/nets/$1.int8.onnx" 1 1 \
         -- "$build/tests/bench/float_latency" "$work/nets/$1.onnx" 1 1
@@ -128,7 +141,7 @@ int8_gain() {
 
 # Eight networks that share no weights, four of them int8: copies of resnet20 with every weight moved a little.
 need_eight() {
-    need_int8 resnet20
+    need_variant int8 resnet20
     [ -f "$work/nets/eight7.onnx" ] && return
     /usr/bin/python3 -c "
 import sys, numpy, onnx
@@ -144,6 +157,27 @@ for i in range(8):
 
 memory() {
     /usr/bin/python3 "$root/tests/bench/memory.py" "$build" "$@"
+}
+
+# The forms of resnet50 in one daemon, each beside ONNX Runtime.
+eight_forms() {
+    need_ort
+    need_net resnet50
+    need_net resnet50_low_rank
+    set -- "float=$work/nets/resnet50.onnx" "low_rank=$work/nets/resnet50_low_rank.onnx"
+    for form in int8 $small_forms; do
+        need_variant "$form" resnet50
+        set -- "$@" "$form=$work/nets/resnet50.$form.onnx"
+    done
+    memory forms "$@"
+}
+
+# Time and memory of the same compressed files in ONNX Runtime.
+compressed() {
+    for form in $small_forms; do
+        latency "$form" resnet50 1 1
+        load "$form" resnet50
+    done
 }
 
 serving() {
@@ -190,6 +224,8 @@ run_one() {
         kind=${1#load_}
         load "${kind%%_*}" "${kind#*_}"
         ;;
+    compressed) compressed | mean "$1" ;;
+    eight_forms) eight_forms ;;
     lenet_requests) need_ort && serving requests ;;
     json_parse) "$build/tests/bench/json_parse" ;;
     added_time) serving added ;;
@@ -200,7 +236,7 @@ run_one() {
     esac
 }
 
-all="float_all int8_all kernel_all load_first_answer int8_gain_resnet20 int8_gain_resnet18 int8_gain_mobilenet_v2 lenet_requests json_parse added_time start_ready big_upload eight_resident"
+all="float_all int8_all kernel_all load_first_answer compressed eight_forms int8_gain_resnet20 int8_gain_resnet18 int8_gain_mobilenet_v2 lenet_requests json_parse added_time start_ready big_upload eight_resident"
 if [ "${1:-all}" = all ]; then
     for name in $all; do run_one "$name"; done
 else
