@@ -62,16 +62,34 @@ bool s8_codes_are_bytes(const struct weight *w) {
     return true;
 }
 
+/* Most layers have all values soon: they are not looked through to the end. */
+#define LOOK_AT_ONCE 4096
+
+/* False: a value is no byte, or there are more than a table holds. */
+static bool mark_values(const int16_t *code, int64_t n, bool occurs[256]) {
+    int count = 0;
+
+    for (int64_t i = 0; i < n; i++) {
+        if (code[i] < INT8_MIN || code[i] > INT8_MAX)
+            return false;
+        occurs[code[i] + 128] = true;
+    }
+    for (int v = 0; v < 256; v++)
+        count += occurs[v];
+    return count <= S8_TABLE;
+}
+
 int s8_codes_table(const struct s8_codes *c, const struct weight *w, bool needs_zero, int8_t table[S8_TABLE],
     uint8_t place[256]) {
     bool occurs[256] = {false};
     int n = 0, bits = 1;
 
     occurs[128] = needs_zero;
-    for (int64_t i = 0; i < w->rows * w->cols; i++) {
-        if (c->code[i] < INT8_MIN || c->code[i] > INT8_MAX)
+    for (int64_t at = 0; at < w->rows * w->cols; at += LOOK_AT_ONCE) {
+        int64_t end = at + LOOK_AT_ONCE < w->rows * w->cols ? at + LOOK_AT_ONCE : w->rows * w->cols;
+
+        if (!mark_values(c->code + at, end - at, occurs))
             return 8;
-        occurs[c->code[i] + 128] = true;
     }
     for (int v = 0; v < 256; v++) {
         if (!occurs[v])

@@ -78,12 +78,32 @@ static void packing_done(struct packing *p) {
     free(p->panel);
 }
 
+/* As below for bytes in steps of four and inputs next to each other, as nearly all are. */
+static int64_t pack_channel_bytes(const struct packing *p, int64_t oc, int64_t width, uint8_t *to) {
+    const int16_t *code = p->codes.code + oc * p->codes.oc_stride;
+    int64_t sum = 0;
+
+    for (int64_t k = 0; k < p->n_k; k += 4, to += width * 4) {
+        const int32_t *in = p->input + k;
+        int16_t c[4];
+
+        for (int i = 0; i < 4; i++)
+            c[i] = in[i] < 0 ? 0 : code[in[i]];
+        for (int i = 0; i < 4; i++)
+            to[i] = (uint8_t)c[i];
+        sum += c[0] + c[1] + c[2] + c[3];
+    }
+    return sum;
+}
+
 /* One channel's numbers into its place in a block of `width` channels: [k / step][channel][k % step]. Returns
  * their sum. */
 static int64_t pack_channel(const struct packing *p, int64_t oc, int64_t width, uint8_t *to) {
     const struct s8_isa *isa = p->isa;
     int64_t sum = 0;
 
+    if (isa->element == 1 && isa->step == 4 && p->codes.k_stride == 1)
+        return pack_channel_bytes(p, oc, width, to);
     for (int64_t k = 0; k < p->n_k; k += isa->step, to += (size_t)(width * isa->step) * isa->element)
         for (int i = 0; i < isa->step; i++) {
             int16_t code = 0;
