@@ -137,8 +137,59 @@ def attributes():
     return model([n], [value("x", [1])], [value("y", [1])])
 
 
+def resize_crop():
+    """Axes, a crop, proportions: attributes that point at dimensions."""
+    crop = {"mode": "cubic", "coordinate_transformation_mode": "tf_crop_and_resize", "axes": [3, 2]}
+    fit = {"mode": "linear", "antialias": 1, "axes": [2, 3], "keep_aspect_ratio_policy": "not_larger"}
+    nodes = [
+        h.make_node("Resize", ["x", "roi", "", "sizes"], ["a"], extrapolation_value=7.0, **crop),
+        h.make_node("Resize", ["a", "", "", "sizes"], ["y"], exclude_outside=1, **fit),
+    ]
+    inits = [init("roi", np.array([0.1, 0.2, 0.8, 1.2], np.float32)), init("sizes", np.array([3, 5], np.int64))]
+    return model(nodes, [value("x", [1, 2, 6, 7])], [value("y", None)], inits, opset=19, ir=9)
+
+
+def scattered():
+    """Indices and shapes that are computed from constants."""
+    nodes = [
+        h.make_node("CumSum", ["gaps", "axis"], ["places"], reverse=0, exclusive=0),
+        h.make_node("ScatterElements", ["zeros", "places", "values"], ["flat"], axis=0, reduction="add"),
+        h.make_node("BitShift", ["codes", "two"], ["high"], direction="RIGHT"),
+        h.make_node("BitwiseAnd", ["high", "mask"], ["low"]),
+        h.make_node("Cast", ["low"], ["index"], to=T.INT64),
+        h.make_node("GatherElements", ["flat", "index"], ["picked"], axis=0),
+        h.make_node("Tile", ["picked", "twice"], ["row"]),
+        h.make_node("TopK", ["row", "k"], ["best", "at"], axis=-1, largest=0),
+        h.make_node("Add", ["x", "best"], ["y"]),
+    ]
+    inits = [
+        init("gaps", np.array([1, 2, 3], np.int64)), init("axis", np.array(0, np.int64)),
+        init("zeros", np.zeros(8, np.float32)), init("values", rand(3)), init("codes", np.array([4, 9, 31], np.uint8)),
+        init("two", np.array([2], np.uint8)), init("mask", np.array([3], np.uint8)),
+        init("twice", np.array([2], np.int64)), init("k", np.array([4], np.int64)),
+    ]
+    return model(nodes, [value("x", ["N", 4])], [value("y", ["N", 4])], inits, opset=18, ir=8)
+
+
+def qlinear():
+    nodes = [
+        h.make_node("QLinearConv", ["x", "s", "z", "w", "ws", "wz", "s", "z", "b"], ["c"], pads=[1, 1, 1, 1]),
+        h.make_node("DequantizeLinear", ["c", "s", "z"], ["d"]),
+        h.make_node("DepthToSpace", ["d"], ["e"], blocksize=2, mode="CRD"),
+        h.make_node("LpPool", ["e"], ["f"], kernel_shape=[2, 2], p=3),
+        h.make_node("ReduceMean", ["f"], ["y"], axes=[2, 3], keepdims=0),
+    ]
+    inits = [
+        init("s", np.float32(0.05)), init("z", np.uint8(128)),
+        init("w", rng.randint(-9, 9, (4, 3, 3, 3)).astype(np.int8)),
+        init("ws", (abs(rand(4)) + 0.1).astype(np.float32)), init("wz", np.zeros(4, np.int8)),
+        init("b", np.array([1, -2, 3, -4], np.int32)),
+    ]
+    return model(nodes, [value("x", ["N", 3, 6, 6], T.UINT8)], [value("y", ["N", 1])], inits)
+
+
 MODELS = [relu, conv_pad_bn, transposed_bn, gemm_arithmetic, shared_identity, pool_pad, shape_subgraph, qdq,
-          typed_ir3, attributes]
+          typed_ir3, attributes, resize_crop, scattered, qlinear]
 IN_TESTS = {conv_pad_bn, transposed_bn, gemm_arithmetic, shared_identity, pool_pad, shape_subgraph, qdq}
 
 root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".")

@@ -112,6 +112,44 @@ static void test_absolute_values_are_summed(void **state) {
     graph_free(text.graph);
 }
 
+/* Shapes and constants that no forward could take, and what the sentence says of them. */
+static const struct {
+    const char *net, *says;
+} refused[] = {
+    {"CumSum x=3x2 n:4i", "axis 4 of a tensor of rank 2"},
+    {"DepthToSpace x=1x6x2x2 blocksize=2", "blocks of 2 do not divide"},
+    {"InstanceNormalization x=1x4x2x2 s=3 b=4", "input 1 has 3 values, 4 are needed"},
+    {"LpPool x=1x2x3x3 kernel_shape=5,5", "does not fit"},
+    {"Resize x=1x1x4x4 _ s:1,1,2,0", "the scale of dimension 3 is 0"},
+    {"Resize x=1x1x4x4 _ _ n:1,1,0,3i", "dimension 2 cannot become 0"},
+    {"Resize x=1x1x4x4 _ _ n:2,3i axes=2,-2", "axis 2 is given twice"},
+    {"Resize x=1x1x4x4 _ s:1,1,2,2 coordinate_transformation_mode=tf_crop_and_resize",
+        "the roi is not 8 floats"},
+    {"ScatterElements x=3x2 n=1x2 u=1x2", "not int64 or int32"},
+    {"SpaceToDepth x=1x2x3x4 blocksize=2", "blocks of 2 do not divide"},
+    {"Tile x=2x3 n:2,3,4i", "3 repeats for an input of rank 2"},
+    {"Tile x=2x3 n:2,-3i", "repeated -3 times"},
+    {"TopK x=3x4 n:5i", "K is 5, the axis has 4"},
+};
+
+static void test_what_cannot_be_run_is_refused_with_a_sentence(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
+        struct net_text text = net_text_read(refused[i].net);
+        struct net_options o = {.reference = true};
+        struct error err = {0};
+        struct net *net;
+        struct plan *plan;
+
+        assert_int_equal(net_new(text.graph, &o, &net, &err), 0);
+        if (net_plan(net, text.input, 1, &plan, &err) == 0)
+            fail_msg("%s was planned", refused[i].net);
+        if (!strstr(err.text, refused[i].says) || !strstr(err.text, "node '"))
+            fail_msg("%s: '%s'", refused[i].net, err.text);
+        net_unref(net);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table_is_sorted),
@@ -119,6 +157,7 @@ int main(void) {
         cmocka_unit_test(test_every_row_is_whole),
         cmocka_unit_test(test_every_row_has_a_case),
         cmocka_unit_test(test_absolute_values_are_summed),
+        cmocka_unit_test(test_what_cannot_be_run_is_refused_with_a_sentence),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
