@@ -240,9 +240,9 @@ static int prim_from_pd(const struct onednn *o, dnnl_primitive_desc_t pd, const 
     return 0;
 }
 
-int onednn_prim_new(const struct onednn *o, const void *op_desc, const_dnnl_primitive_attr_t attr,
-    const int *args, int n_args, const dnnl_memory_desc_t *post_desc, struct onednn_prim **ret,
-    struct error *err) {
+static int make_prim(const struct onednn *o, const void *op_desc, const_dnnl_primitive_attr_t attr,
+    const_dnnl_primitive_desc_t hint, const int *args, int n_args, const dnnl_memory_desc_t *post_desc,
+    struct onednn_prim **ret, struct error *err) {
     dnnl_primitive_attr_t own = NULL;
     dnnl_primitive_desc_t pd;
     dnnl_status_t st;
@@ -254,12 +254,43 @@ int onednn_prim_new(const struct onednn *o, const void *op_desc, const_dnnl_prim
     if (st == dnnl_success)
         st = dnnl_primitive_attr_set_scratchpad_mode(own, dnnl_scratchpad_mode_user);
     if (st == dnnl_success)
-        st = dnnl_primitive_desc_create(&pd, op_desc, own, o->engine, NULL);
+        st = dnnl_primitive_desc_create(&pd, op_desc, own, o->engine, hint);
     if (own)
         dnnl_primitive_attr_destroy(own);
     if (st != dnnl_success)
         return onednn_error(err, st, "primitive");
     return prim_from_pd(o, pd, args, n_args, post_desc, ret, err);
+}
+
+int onednn_prim_new(const struct onednn *o, const void *op_desc, const_dnnl_primitive_attr_t attr,
+    const int *args, int n_args, const dnnl_memory_desc_t *post_desc, struct onednn_prim **ret,
+    struct error *err) {
+    return make_prim(o, op_desc, attr, NULL, args, n_args, post_desc, ret, err);
+}
+
+int onednn_prim_new_backward(const struct onednn *o, const void *op_desc, const struct onednn_prim *forward,
+    const int *args, int n_args, struct onednn_prim **ret, struct error *err) {
+    return make_prim(o, op_desc, NULL, forward->pd, args, n_args, NULL, ret, err);
+}
+
+int onednn_reorder_new(const struct onednn *o, const dnnl_memory_desc_t *from, const dnnl_memory_desc_t *to,
+    struct onednn_prim **ret, struct error *err) {
+    static const int args[] = {DNNL_ARG_FROM, DNNL_ARG_TO};
+    dnnl_primitive_attr_t attr = NULL;
+    dnnl_primitive_desc_t pd;
+    dnnl_status_t st;
+
+    onednn_enter();
+    st = dnnl_primitive_attr_create(&attr);
+    if (st == dnnl_success)
+        st = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
+    if (st == dnnl_success)
+        st = dnnl_reorder_primitive_desc_create(&pd, from, o->engine, to, o->engine, attr);
+    if (attr)
+        dnnl_primitive_attr_destroy(attr);
+    if (st != dnnl_success)
+        return onednn_error(err, st, "reorder");
+    return prim_from_pd(o, pd, args, 2, NULL, ret, err);
 }
 
 struct onednn_prim *onednn_prim_free(struct onednn_prim *p) {
@@ -343,4 +374,11 @@ int onednn_reorder(const struct onednn *o, const dnnl_memory_desc_t *from_desc, 
     if (pd)
         dnnl_primitive_desc_destroy(pd);
     return st == dnnl_success ? 0 : onednn_error(err, st, "reorder");
+}
+
+void onednn_product(const struct onednn_matrix *a, const struct onednn_matrix *b, float alpha, float beta,
+    int64_t m, int64_t k, int64_t n, float *y) {
+    if (dnnl_sgemm(a->is_transposed ? 'T' : 'N', b->is_transposed ? 'T' : 'N', m, n, k, alpha, a->data,
+            a->row, b->data, b->row, beta, y, n) != dnnl_success)
+        abort(); /* the sizes were checked when the layer was made */
 }

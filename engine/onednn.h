@@ -42,6 +42,14 @@ struct onednn_prim;
 int onednn_prim_new(const struct onednn *o, const void *op_desc, const_dnnl_primitive_attr_t attr,
     const int *args, int n_args, const dnnl_memory_desc_t *post_desc, struct onednn_prim **ret,
     struct error *err);
+/* A primitive of backward propagation; `forward` is the one that it belongs to. */
+int onednn_prim_new_backward(const struct onednn *o, const void *op_desc, const struct onednn_prim *forward,
+    const int *args, int n_args, struct onednn_prim **ret, struct error *err);
+
+/* A copy between descriptors that is made again and again; args: DNNL_ARG_FROM, DNNL_ARG_TO. */
+int onednn_reorder_new(const struct onednn *o, const dnnl_memory_desc_t *from, const dnnl_memory_desc_t *to,
+    struct onednn_prim **ret, struct error *err);
+
 struct onednn_prim *onednn_prim_free(struct onednn_prim *p);
 size_t onednn_prim_scratch(const struct onednn_prim *p);
 const char *onednn_prim_name(const struct onednn_prim *p);
@@ -54,5 +62,16 @@ void onednn_prim_run(const struct onednn_prim *p, void *const *data, void *scrat
 /* Copies between descriptors (packing weights; not for the running of layers). */
 int onednn_reorder(const struct onednn *o, const dnnl_memory_desc_t *from_desc, const void *from,
     const dnnl_memory_desc_t *to_desc, void *to, struct error *err);
+
+/* A dense matrix by rows, or its transpose. */
+struct onednn_matrix {
+    const float *data;
+    int64_t row; /* elements from one row to the next, as it lies in memory */
+    bool is_transposed;
+};
+
+/* y[m][n] = alpha a[m][k] b[k][n] + beta y; rows of y are n apart. One thread. */
+void onednn_product(const struct onednn_matrix *a, const struct onednn_matrix *b, float alpha, float beta,
+    int64_t m, int64_t k, int64_t n, float *y);
 
 #endif

@@ -81,7 +81,10 @@ struct op {
     void (*cost)(
         const struct node *n, const struct tensor *const *in, const struct tensor *out, struct op_cost *ret);
 
-    unsigned saves; /* enum op_saves bits */
+    unsigned params; /* bits 1u << i of the inputs that training learns when they are initialisers (weights,
+                        biases, scales of norms) */
+    unsigned stats;  /* … that it keeps as running statistics */
+    unsigned saves;  /* enum op_saves bits */
     enum op_couple couple;
     enum op_quant quant;
     enum op_layouts layouts;

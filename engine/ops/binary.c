@@ -193,7 +193,7 @@ static void variadic_forward(
             element_set(&out[0], i, element_get(&out[0], i) / n->n_in);
 }
 
-#define BINARY_ROW(variable, onnx_name, first, least, most, run, gradient, how)                              \
+#define BINARY_ROW(variable, onnx_name, first, least, most, run, gradient, learns, how)                      \
     const struct op variable = {                                                                             \
         .name = onnx_name,                                                                                   \
         .domain = "",                                                                                        \
@@ -206,6 +206,7 @@ static void variadic_forward(
         .parse = binary_parse,                                                                               \
         .shape = binary_shape,                                                                               \
         .forward = run,                                                                                      \
+        .params = learns,                                                                                    \
         .backward = gradient,                                                                                \
         .cost = op_cost_elementwise,                                                                         \
         .saves = OP_SAVES_IN,                                                                                \
@@ -214,26 +215,26 @@ static void variadic_forward(
         .layouts = OP_LAYOUT_ANY,                                                                            \
     }
 
-BINARY_ROW(op_add, "Add", 1, 2, 2, binary_forward, binary_backward, OP_QUANT_OWN);
-BINARY_ROW(op_and, "And", 1, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
-BINARY_ROW(op_bit_shift, "BitShift", 11, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
-BINARY_ROW(op_bitwise_and, "BitwiseAnd", 18, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
-BINARY_ROW(op_bitwise_or, "BitwiseOr", 18, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
-BINARY_ROW(op_bitwise_xor, "BitwiseXor", 18, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
-BINARY_ROW(op_div, "Div", 1, 2, 2, binary_forward, binary_backward, OP_QUANT_OWN);
-BINARY_ROW(op_equal, "Equal", 1, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
-BINARY_ROW(op_greater, "Greater", 1, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
-BINARY_ROW(op_greater_or_equal, "GreaterOrEqual", 1, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
-BINARY_ROW(op_less, "Less", 1, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
-BINARY_ROW(op_less_or_equal, "LessOrEqual", 1, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
-BINARY_ROW(op_max, "Max", 1, 1, 64, variadic_forward, variadic_backward, OP_QUANT_OWN);
-BINARY_ROW(op_mean, "Mean", 1, 1, 64, variadic_forward, variadic_backward, OP_QUANT_FLOAT);
-BINARY_ROW(op_min, "Min", 1, 1, 64, variadic_forward, variadic_backward, OP_QUANT_OWN);
-BINARY_ROW(op_mod, "Mod", 10, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
-BINARY_ROW(op_mul, "Mul", 1, 2, 2, binary_forward, binary_backward, OP_QUANT_OWN);
-BINARY_ROW(op_or, "Or", 1, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
-BINARY_ROW(op_pow, "Pow", 1, 2, 2, binary_forward, binary_backward, OP_QUANT_FLOAT);
-BINARY_ROW(op_prelu, "PRelu", 1, 2, 2, binary_forward, binary_backward, OP_QUANT_FLOAT);
-BINARY_ROW(op_sub, "Sub", 1, 2, 2, binary_forward, binary_backward, OP_QUANT_OWN);
-BINARY_ROW(op_sum, "Sum", 1, 1, 64, variadic_forward, variadic_backward, OP_QUANT_FLOAT);
-BINARY_ROW(op_xor, "Xor", 1, 2, 2, binary_forward, NULL, OP_QUANT_FLOAT);
+BINARY_ROW(op_add, "Add", 1, 2, 2, binary_forward, binary_backward, 0, OP_QUANT_OWN);
+BINARY_ROW(op_and, "And", 1, 2, 2, binary_forward, NULL, 0, OP_QUANT_FLOAT);
+BINARY_ROW(op_bit_shift, "BitShift", 11, 2, 2, binary_forward, NULL, 0, OP_QUANT_FLOAT);
+BINARY_ROW(op_bitwise_and, "BitwiseAnd", 18, 2, 2, binary_forward, NULL, 0, OP_QUANT_FLOAT);
+BINARY_ROW(op_bitwise_or, "BitwiseOr", 18, 2, 2, binary_forward, NULL, 0, OP_QUANT_FLOAT);
+BINARY_ROW(op_bitwise_xor, "BitwiseXor", 18, 2, 2, binary_forward, NULL, 0, OP_QUANT_FLOAT);
+BINARY_ROW(op_div, "Div", 1, 2, 2, binary_forward, binary_backward, 0, OP_QUANT_OWN);
+BINARY_ROW(op_equal, "Equal", 1, 2, 2, binary_forward, NULL, 0, OP_QUANT_FLOAT);
+BINARY_ROW(op_greater, "Greater", 1, 2, 2, binary_forward, NULL, 0, OP_QUANT_FLOAT);
+BINARY_ROW(op_greater_or_equal, "GreaterOrEqual", 1, 2, 2, binary_forward, NULL, 0, OP_QUANT_FLOAT);
+BINARY_ROW(op_less, "Less", 1, 2, 2, binary_forward, NULL, 0, OP_QUANT_FLOAT);
+BINARY_ROW(op_less_or_equal, "LessOrEqual", 1, 2, 2, binary_forward, NULL, 0, OP_QUANT_FLOAT);
+BINARY_ROW(op_max, "Max", 1, 1, 64, variadic_forward, variadic_backward, 0, OP_QUANT_OWN);
+BINARY_ROW(op_mean, "Mean", 1, 1, 64, variadic_forward, variadic_backward, 0, OP_QUANT_FLOAT);
+BINARY_ROW(op_min, "Min", 1, 1, 64, variadic_forward, variadic_backward, 0, OP_QUANT_OWN);
+BINARY_ROW(op_mod, "Mod", 10, 2, 2, binary_forward, NULL, 0, OP_QUANT_FLOAT);
+BINARY_ROW(op_mul, "Mul", 1, 2, 2, binary_forward, binary_backward, 0, OP_QUANT_OWN);
+BINARY_ROW(op_or, "Or", 1, 2, 2, binary_forward, NULL, 0, OP_QUANT_FLOAT);
+BINARY_ROW(op_pow, "Pow", 1, 2, 2, binary_forward, binary_backward, 0, OP_QUANT_FLOAT);
+BINARY_ROW(op_prelu, "PRelu", 1, 2, 2, binary_forward, binary_backward, 1u << 1, OP_QUANT_FLOAT);
+BINARY_ROW(op_sub, "Sub", 1, 2, 2, binary_forward, binary_backward, 0, OP_QUANT_OWN);
+BINARY_ROW(op_sum, "Sum", 1, 1, 64, variadic_forward, variadic_backward, 0, OP_QUANT_FLOAT);
+BINARY_ROW(op_xor, "Xor", 1, 2, 2, binary_forward, NULL, 0, OP_QUANT_FLOAT);

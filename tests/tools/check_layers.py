@@ -21,7 +21,7 @@ EXTRA = {name: {"api", "image"} for name in ("daemon/main.c", "daemon/app.c", "d
 # library header: the folders or files that alone may include it
 ONLY = {
     "microhttpd.h": ("api/server_priv.h",),
-    "dnnl.h": ("engine/onednn.", "engine/kernel/"),
+    "dnnl.h": ("engine/onednn.", "engine/kernel/", "engine/train/"),
     "oneapi/dnnl/dnnl.h": ("engine/onednn.", "engine/kernel/"),
     "sqlite3.h": ("daemon/",),
     "archive.h": ("compress/",),

@@ -1,0 +1,346 @@
+#include "engine/train/trainer.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "engine/hugemem.h"
+#include "engine/train/tape.h"
+
+#define MAX_LANES 64
+
+struct trainer {
+    struct trainer_options options;
+    struct tape tape;
+    int64_t lane_batch, item, outputs;
+    size_t lane_size;        /* of a lane's arena */
+    char *arena[MAX_LANES];  /* values, gradients of values, scratch */
+    float *plain[MAX_LANES]; /* the input as it is written */
+    float *grad[MAX_LANES];  /* gradients of the parameters */
+    double loss[MAX_LANES];  /* sums */
+};
+
+static void *at(const struct trainer *t, unsigned lane, size_t offset) {
+    return t->arena[lane] + offset;
+}
+
+static void lanes_free(struct trainer *t) {
+    for (unsigned i = 0; i < t->options.lanes && i < MAX_LANES; i++) {
+        if (t->arena[i])
+            hugemem_free(t->arena[i], t->lane_size);
+        if (t->plain[i])
+            hugemem_free(t->plain[i], (size_t)(t->lane_batch * t->item) * sizeof(float));
+        if (t->grad[i])
+            hugemem_free(t->grad[i], (size_t)t->tape.n_grad * sizeof(float));
+    }
+}
+
+struct trainer *trainer_free(struct trainer *t) {
+    if (!t)
+        return NULL;
+    lanes_free(t);
+    tape_done(&t->tape);
+    free(t);
+    return NULL;
+}
+
+static int lanes_new(struct trainer *t, struct error *err) {
+    t->lane_size = t->tape.arena_size + 64;
+    for (unsigned i = 0; i < t->options.lanes; i++) {
+        t->arena[i] = hugemem_new(t->lane_size);
+        t->plain[i] = hugemem_new((size_t)(t->lane_batch * t->item) * sizeof(float));
+        t->grad[i] = hugemem_new((size_t)t->tape.n_grad * sizeof(float));
+        if (!t->arena[i] || !t->plain[i] || !t->grad[i])
+            return error_oom(err);
+    }
+    return 0;
+}
+
+int trainer_new(const struct graph *g, const struct shape *item, const struct trainer_options *o,
+    struct trainer **ret, struct error *err) {
+    _cleanup_(trainer_freep) struct trainer *t = calloc(1, sizeof(*t));
+    int r;
+
+    if (!t)
+        return error_oom(err);
+    t->options = *o;
+    t->options.lanes = o->lanes ? o->lanes : 4;
+    if (t->options.lanes > MAX_LANES || o->batch < 1 || o->batch % t->options.lanes)
+        return error_set(err, -EINVAL, "a batch of %lld cannot be cut into %u lanes", (long long)o->batch,
+            t->options.lanes);
+    t->lane_batch = o->batch / t->options.lanes;
+    t->item = train_count(item);
+    r = tape_build(g, item, &t->options, &t->tape, err);
+    if (r < 0)
+        return r;
+    t->outputs = train_count(&t->tape.value[t->tape.logits].t.shape) / t->lane_batch;
+    r = lanes_new(t, err);
+    if (r < 0)
+        return r;
+    *ret = TAKE(t);
+    return 0;
+}
+
+size_t trainer_bytes(const struct trainer *t) {
+    size_t lane = t->lane_size + (size_t)(t->lane_batch * t->item + t->tape.n_grad) * sizeof(float), all = 0;
+
+    for (size_t i = 0; i < t->tape.n_params; i++)
+        all += (size_t)t->tape.param[i].n * sizeof(float);
+    return all + lane * t->options.lanes;
+}
+
+float *trainer_input(struct trainer *t, int64_t i) {
+    return t->plain[i / t->lane_batch] + i % t->lane_batch * t->item;
+}
+
+const float *trainer_output(const struct trainer *t, int64_t i) {
+    const float *lane = at(t, (unsigned)(i / t->lane_batch), t->tape.value[t->tape.logits].span.at);
+
+    return lane + i % t->lane_batch * t->outputs;
+}
+
+int64_t trainer_n_outputs(const struct trainer *t) {
+    return t->outputs;
+}
+
+/* ---- running the program ---- */
+
+struct call {
+    struct trainer *t;
+    const struct loss *loss;
+    const float *targets;
+    size_t first, last; /* items of the program */
+};
+
+/* Pointers of a step in a lane. */
+struct bound {
+    const void *in[TRAIN_MAX_IO], *d_out[TRAIN_MAX_IO];
+    void *out[TRAIN_MAX_IO], *d_in[TRAIN_MAX_IO], *stats[TRAIN_MAX_IO];
+};
+
+static void bind(const struct trainer *t, const struct tape_step *s, unsigned lane, struct bound *b) {
+    const struct tape *tape = &t->tape;
+
+    for (int k = 0; k < s->node->n_in; k++) {
+        const struct tape_value *v = s->node->in[k] < 0 ? NULL : &tape->value[s->node->in[k]];
+
+        b->in[k] = !v ? NULL : v->is_lane ? at(t, lane, v->span.at) : v->t.data;
+        b->d_in[k] = b->stats[k] = NULL;
+        if (!v)
+            continue;
+        if (v->param >= 0 && tape->param[v->param].is_stat)
+            b->stats[k] = v->t.data;
+        if (s->wants[k])
+            b->d_in[k] = v->param >= 0 ? (void *)(t->grad[lane] + tape->param_at[v->param])
+                                       : at(t, lane, v->d_span.at);
+    }
+    for (int k = 0; k < s->node->n_out; k++) {
+        const struct tape_value *v = s->node->out[k] < 0 ? NULL : &tape->value[s->node->out[k]];
+
+        b->out[k] = v ? at(t, lane, v->span.at) : NULL;
+        b->d_out[k] = v && v->d_span.first >= 0 ? at(t, lane, v->d_span.at) : NULL;
+    }
+}
+
+static void run_item(const struct call *c, const struct tape_item *item, unsigned lane) {
+    struct trainer *t = c->t;
+    const struct tape_step *s = &t->tape.step[item->step];
+    struct bound b;
+    struct train_io io = {.lane = lane,
+        .in = b.in,
+        .out = b.out,
+        .d_out = b.d_out,
+        .d_in = b.d_in,
+        .adds = s->adds,
+        .stats = b.stats,
+        .scratch = at(t, lane, t->tape.scratch_at),
+        .saved = at(t, lane, s->saved.at),
+        .shared = s->shared};
+
+    bind(t, s, lane, &b);
+    if (item->pass == TAPE_FORWARD)
+        s->kernel->forward(s->state, &io, item->phase);
+    else
+        s->kernel->backward(s->state, &io, item->phase);
+}
+
+static void run_loss(const struct call *c, unsigned lane) {
+    struct trainer *t = c->t;
+    const struct tape_value *v = &t->tape.value[t->tape.logits];
+    const float *o = at(t, lane, v->span.at);
+    const float *y = c->targets + (int64_t)lane * t->lane_batch * t->outputs;
+    float *d = at(t, lane, v->d_span.at), scale = 1 / (float)t->options.batch;
+    double sum = 0;
+
+    for (int64_t i = 0; i < t->lane_batch; i++, o += t->outputs, y += t->outputs, d += t->outputs)
+        sum += c->loss->kind->run(&c->loss->param, o, y, t->outputs, scale, d);
+    t->loss[lane] = sum;
+}
+
+static void run_lane(void *ctx, unsigned lane) {
+    const struct call *c = ctx;
+
+    if (c->first == 0) {
+        const struct tape_value *v = &c->t->tape.value[c->t->tape.input];
+
+        train_from_plain(&v->t.shape, c->t->plain[lane], at(c->t, lane, v->span.at), false);
+    }
+    for (size_t i = c->first; i < c->last; i++) {
+        const struct tape_item *item = &c->t->tape.program[i];
+
+        if (item->pass == TAPE_LOSS)
+            run_loss(c, lane);
+        else
+            run_item(c, item, lane);
+    }
+}
+
+static void pack_step(void *ctx, unsigned i) {
+    struct trainer *t = ctx;
+    const struct tape_step *s = &t->tape.step[i];
+    struct bound b;
+
+    if (!s->kernel->pack)
+        return;
+    bind(t, s, 0, &b);
+    s->kernel->pack(s->state, b.in);
+}
+
+/* Items up to `end`; lanes wait for one another only where the program says so. */
+static void run_program(struct call *c, struct pool *pool, size_t end) {
+    struct trainer *t = c->t;
+
+    pool_run(pool, (unsigned)t->tape.n_steps, pack_step, t);
+    for (c->first = 0; c->first < end; c->first = c->last) {
+        c->last = c->first + 1;
+        while (c->last < end && !t->tape.program[c->last].waits)
+            c->last++;
+        pool_run(pool, t->options.lanes, run_lane, c);
+    }
+}
+
+double trainer_gradients(
+    struct trainer *t, struct pool *pool, const struct loss *loss, const float *targets) {
+    struct call c = {.t = t, .loss = loss, .targets = targets};
+    double sum = 0;
+
+    run_program(&c, pool, t->tape.n_items);
+    for (unsigned i = 0; i < t->options.lanes; i++)
+        sum += t->loss[i];
+    return sum / (double)t->options.batch;
+}
+
+void trainer_forward(struct trainer *t, struct pool *pool) {
+    struct call c = {.t = t};
+    size_t end = 0;
+
+    while (t->tape.program[end].pass == TAPE_FORWARD)
+        end++;
+    run_program(&c, pool, end);
+}
+
+/* ---- parameters ---- */
+
+size_t trainer_n_params(const struct trainer *t) {
+    return t->tape.n_params;
+}
+
+const struct train_param *trainer_param(const struct trainer *t, size_t i) {
+    return &t->tape.param[i];
+}
+
+void trainer_gradient(const struct trainer *t, size_t i, float *ret) {
+    const struct train_param *p = &t->tape.param[i];
+
+    memset(ret, 0, (size_t)p->n * sizeof(*ret));
+    for (unsigned lane = 0; lane < t->options.lanes && !p->is_stat; lane++)
+        train_store(ret, t->grad[lane] + t->tape.param_at[i], p->n, true);
+}
+
+#define CHUNK 16384 /* elements of a gradient summed, measured and moved at a time */
+
+struct move {
+    struct trainer *t;
+    struct optim *o;
+    float lr, factor; /* of the gradient: clipping */
+    double *square;   /* [chunks] */
+};
+
+static int64_t chunk_size(const struct move *m, unsigned chunk) {
+    int64_t left = m->t->tape.n_grad - (int64_t)chunk * CHUNK;
+
+    return left < CHUNK ? left : CHUNK;
+}
+
+/* Sums the lanes into the first, in order, and the squares of the sums. */
+static void sum_chunk(void *ctx, unsigned chunk) {
+    const struct move *m = ctx;
+    int64_t n = chunk_size(m, chunk), first = (int64_t)chunk * CHUNK;
+    float *g = m->t->grad[0] + first;
+    double square = 0;
+
+    for (unsigned lane = 1; lane < m->t->options.lanes; lane++)
+        train_store(g, m->t->grad[lane] + first, n, true);
+    for (int64_t i = 0; i < n; i++)
+        square += (double)g[i] * (double)g[i];
+    m->square[chunk] = square;
+}
+
+static void move_param(void *ctx, unsigned i) {
+    const struct move *m = ctx;
+    struct trainer *t = m->t;
+    const struct train_param *p = &t->tape.param[i];
+    float *g = t->grad[0] + t->tape.param_at[i], *moment[4];
+
+    if (p->is_stat)
+        return;
+    for (int64_t k = 0; m->factor != 1 && k < p->n; k++)
+        g[k] *= m->factor;
+    for (unsigned k = 0; k < m->o->kind->n_moments; k++)
+        moment[k] = m->o->moment + (int64_t)k * m->o->n + t->tape.param_at[i];
+    m->o->kind->move(
+        &m->o->param, m->lr, p->decays ? m->o->param.weight_decay : 0, m->o->step, p->n, p->data, g, moment);
+}
+
+bool trainer_move(struct trainer *t, struct pool *pool, struct optim *o, float lr) {
+    unsigned chunks = (unsigned)((t->tape.n_grad + CHUNK - 1) / CHUNK);
+    _cleanup_(freep) double *square = calloc(chunks + 1, sizeof(double));
+    struct move m = {.t = t, .o = o, .lr = lr, .factor = 1, .square = square};
+    double sum = 0;
+
+    if (!square)
+        return false;
+    pool_run(pool, chunks, sum_chunk, &m);
+    for (unsigned i = 0; i < chunks; i++)
+        sum += square[i];
+    if (!isfinite(sum))
+        return false;
+    if (o->param.clip > 0 && sqrt(sum) > (double)o->param.clip)
+        m.factor = (float)((double)o->param.clip / sqrt(sum));
+    o->step++;
+    pool_run(pool, (unsigned)t->tape.n_params, move_param, &m);
+    return true;
+}
+
+int64_t trainer_n_gradients(const struct trainer *t) {
+    return t->tape.n_grad;
+}
+
+int trainer_save(const struct trainer *t, struct graph *g, struct error *err) {
+    for (size_t i = 0; i < t->tape.n_params; i++) {
+        const struct train_param *p = &t->tape.param[i];
+        struct tensor init = *t->tape.graph->values[p->value].init;
+        void *copy = graph_alloc(g, (size_t)p->n * sizeof(float));
+
+        if (!copy)
+            return error_oom(err);
+        memcpy(copy, p->data, (size_t)p->n * sizeof(float));
+        init.data = copy;
+        if (graph_set_init(g, p->value, &init) < 0)
+            return error_oom(err);
+    }
+    return 0;
+}

@@ -1,0 +1,78 @@
+/* Training: reverse-mode gradients of a loaded, unfused graph (design: forward values that backward reads are
+ * kept, all others share memory by liveness).
+ *
+ *   trainer.h     this: minibatches in, gradients and new weights out
+ *   loss.h        what is minimised           optim.h      how weights move, and how fast
+ *   kernel.h      how a node runs forward and backward     tape.h    the nodes in order, with their memory
+ *
+ * A minibatch of B samples is cut into `lanes` equal shares that run side by side on the threads of a pool.
+ * All sums over lanes are made in the order of lanes: weights after any number of steps are the same bytes
+ * whatever the number of threads. */
+#ifndef ENGINE_TRAIN_TRAINER_H
+#define ENGINE_TRAIN_TRAINER_H
+
+#include "engine/graph.h"
+#include "engine/pool.h"
+#include "engine/train/loss.h"
+#include "engine/train/optim.h"
+
+struct trainer;
+
+struct trainer_options {
+    int64_t batch;         /* a multiple of lanes */
+    unsigned lanes;        /* 0: 4 */
+    bool uses_batch_stats; /* batch norm normalises by the minibatch and learns its running statistics */
+    float momentum;        /* share of the running statistics that is kept; 0: 0.9 */
+    bool reference;        /* every node by its operator's own gradient: the oracle of the tests */
+};
+
+/* `g` stays the caller's and must live as long; its constants are folded (pass_fold_constants). One input,
+ * whose first dimension is the batch; `item` is its shape for one sample (first dimension 1). The loss sees
+ * the first output; a Softmax or LogSoftmax at its end is left out. Errors: -EOPNOTSUPP unsupported_operator
+ * naming the node that has no gradient, invalid_model (nothing to learn, several inputs), -ENOMEM. */
+int trainer_new(const struct graph *g, const struct shape *item, const struct trainer_options *o,
+    struct trainer **ret, struct error *err);
+struct trainer *trainer_free(struct trainer *t);
+DEFINE_CLEANUP(struct trainer *, trainer_free)
+
+/* Memory of all kinds, known before the first step. */
+size_t trainer_bytes(const struct trainer *t);
+
+/* Where sample i of the minibatch is written (plain layout), and its outputs read after a step. */
+float *trainer_input(struct trainer *t, int64_t i);
+const float *trainer_output(const struct trainer *t, int64_t i);
+int64_t trainer_n_outputs(const struct trainer *t); /* of one sample */
+
+/* One minibatch forward and backward. targets: [batch][n_outputs] (loss.h). Returns the mean loss. The
+ * gradients are then trainer_gradient()'s. */
+double trainer_gradients(struct trainer *t, struct pool *pool, const struct loss *loss, const float *targets);
+
+/* Forward only, with the running statistics or the minibatch's as the options say. */
+void trainer_forward(struct trainer *t, struct pool *pool);
+
+/* A parameter the graph learns, or a running statistic. */
+struct train_param {
+    const char *name; /* of its initialiser */
+    int value;        /* in the graph */
+    float *data;
+    int64_t n;
+    bool is_stat; /* has no gradient */
+    bool decays;  /* a weight, no bias and no norm's */
+};
+size_t trainer_n_params(const struct trainer *t);
+const struct train_param *trainer_param(const struct trainer *t, size_t i);
+
+/* The gradient of the mean loss of the last trainer_gradients(), before trainer_move(); n elements to ret. */
+void trainer_gradient(const struct trainer *t, size_t i, float *ret);
+
+/* Elements of all gradients together, as optim_init() wants them. */
+int64_t trainer_n_gradients(const struct trainer *t);
+
+/* Moves the weights by the gradients of the last trainer_gradients(). False: a gradient is not finite (or
+ * memory is short) and nothing was moved. */
+bool trainer_move(struct trainer *t, struct pool *pool, struct optim *o, float lr);
+
+/* Puts the parameters into `g` (the graph or a clone of it), which copies them. */
+int trainer_save(const struct trainer *t, struct graph *g, struct error *err);
+
+#endif

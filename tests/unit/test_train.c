@@ -1,0 +1,354 @@
+/* Training steps: the gradients of whole small nets against finite differences, the same bytes from any
+ * number of threads, losses and optimisers against numbers worked out by hand, and that something is learnt.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/pass.h"
+#include "engine/train/trainer.h"
+#include "tests/unit/cmocka_all.h"
+#include "tests/unit/net_text.h"
+
+#define BATCH 8
+
+/* Every training kernel, small and crooked. */
+static const char *const nets[] = {
+    "Conv x=1x3x9x8 w=8x3x3x3 pads=1,1,1,1; BatchNormalization $ s=8 b=8 m=8 p=8; Relu $; "
+    "MaxPool $ kernel_shape=3,3 strides=2,2 pads=1,1,1,1; Conv $ w2=8x8x3x3 b2=8 pads=1,1,1,1; Add $ y3; "
+    "Relu $; GlobalAveragePool $; Flatten $; Gemm $ w3=5x8 b3=5 transB=1",
+    "Conv x=1x2x6x7 w=6x2x3x3 b=6; Relu $; Conv $ w2=4x6x1x1 b2=4; Conv y1 w3=4x6x1x1; Concat y2 y3 axis=1; "
+    "AveragePool $ kernel_shape=2,2; Flatten $; MatMul $ w4=96x4; Softmax $ axis=1",
+    "Conv x=1x4x6x6 w=8x2x3x3 group=2; Sigmoid $; ConvTranspose $ w2=8x3x2x2 strides=2,2; Tanh $; "
+    "GlobalMaxPool $; Flatten $; Gemm $ w3=3x4 b3=4",
+    "Gemm x=1x6 w=6x10 b=10; BatchNormalization $ s=10 b2=10 m=10 p=10; Relu $; Add $ $; Gemm $ w2=10x3 b3=3",
+    "Conv x=1x2x5x5 w=4x2x3x3 pads=1,1,1,1; PRelu $ a=4x1x1; Mul $ $; Transpose $ perm=0,2,3,1; "
+    "ReduceMean $ axes=1,2 keepdims=0; Gemm $ w2=4x3",
+};
+#define N_NETS (sizeof(nets) / sizeof(nets[0]))
+
+/* Without kinks, for differences. */
+static const char *const smooth[] = {
+    "Conv x=1x3x9x8 w=8x3x3x3 pads=1,1,1,1; BatchNormalization $ s=8 b=8 m=8 p=8; Tanh $; "
+    "AveragePool $ kernel_shape=3,3 strides=2,2 pads=1,1,1,1; Conv $ w2=8x8x3x3 b2=8 pads=1,1,1,1; Add $ y3; "
+    "BatchNormalization $ s2=8 b3=8 m2=8 p2=8; Sigmoid $; GlobalAveragePool $; Flatten $; "
+    "Gemm $ w3=5x8 b4=5 transB=1",
+    "Gemm x=1x6 w=6x10 b=10; BatchNormalization $ s=10 b2=10 m=10 p=10; Softplus $; Add $ $; Gemm $ w2=10x3 b3=3",
+};
+#define N_SMOOTH (sizeof(smooth) / sizeof(smooth[0]))
+
+struct rig {
+    struct net_text text;
+    struct trainer *trainer;
+    float *targets;
+    int64_t outputs;
+};
+
+static void rig_start(struct rig *r, const char *net, bool uses_batch_stats, bool reference) {
+    struct trainer_options o = {
+        .batch = BATCH, .lanes = 4, .uses_batch_stats = uses_batch_stats, .reference = reference};
+    struct error err = {0};
+
+    memset(r, 0, sizeof(*r));
+    r->text = net_text_read(net);
+    r->text.graph->values[r->text.graph->inputs[0]].shape.dim[0] = -1;
+    if (trainer_new(r->text.graph, &r->text.input[0], &o, &r->trainer, &err) < 0)
+        fail_msg("%s: %s", net, err.text);
+    r->outputs = trainer_n_outputs(r->trainer);
+    r->targets = calloc((size_t)(BATCH * r->outputs), sizeof(float));
+    assert_non_null(r->targets);
+    for (int64_t i = 0; i < BATCH; i++) {
+        int64_t n = 1;
+
+        for (int d = 0; d < r->text.input[0].rank; d++)
+            n *= r->text.input[0].dim[d];
+        net_text_fill(trainer_input(r->trainer, i), n, 50 + (uint32_t)i);
+        r->targets[i * r->outputs + i % r->outputs] = 1;
+    }
+}
+
+static void rig_done(struct rig *r) {
+    trainer_free(r->trainer);
+    free(r->targets);
+    graph_free(r->text.graph);
+}
+
+static struct loss cross_entropy(void) {
+    return (struct loss){.kind = loss_find("cross_entropy"), .param = {.smoothing = 0.1f}};
+}
+
+static double loss_at(struct rig *r, float *x, float v) {
+    struct loss loss = cross_entropy();
+    float was = *x;
+    double l;
+
+    *x = v;
+    l = trainer_gradients(r->trainer, NULL, &loss, r->targets);
+    *x = was;
+    return l;
+}
+
+static double central(struct rig *r, float *x, double h) {
+    float high = (float)((double)*x + h), low = (float)((double)*x - h);
+
+    return (loss_at(r, x, high) - loss_at(r, x, low)) / ((double)high - (double)low);
+}
+
+static void check_param(struct rig *r, size_t p, const char *net) {
+    const struct train_param *param = trainer_param(r->trainer, p);
+    float *got = calloc((size_t)param->n, sizeof(float));
+    struct loss loss = cross_entropy();
+    const double h = 0.02;
+    double largest = 1e-2;
+
+    assert_non_null(got);
+    (void)trainer_gradients(r->trainer, NULL, &loss, r->targets);
+    trainer_gradient(r->trainer, p, got);
+    for (int64_t i = 0; i < param->n; i++)
+        largest = fmax(largest, fabs((double)got[i]));
+    for (int64_t i = 0; i < param->n; i += 1 + param->n / 40) {
+        double whole = central(r, &param->data[i], h), half = central(r, &param->data[i], h / 2);
+        double want = (4 * half - whole) / 3; /* Richardson */
+
+        if (!(fabs(want - (double)got[i]) <= 1e-3 * largest))
+            fail_msg("%s: parameter %s [%lld]: %g, by differences %g", net, param->name, (long long)i,
+                (double)got[i], want);
+    }
+    free(got);
+}
+
+static void check_net(const char *net) {
+    struct rig r;
+
+    rig_start(&r, net, true, false);
+    for (size_t p = 0; p < trainer_n_params(r.trainer); p++)
+        if (!trainer_param(r.trainer, p)->is_stat)
+            check_param(&r, p, net);
+    rig_done(&r);
+}
+
+static void test_gradients_agree_with_differences(void **state) {
+    (void)state;
+    for (size_t i = 0; i < N_SMOOTH; i++)
+        check_net(smooth[i]);
+}
+
+/* … and, closer, against the operators' own gradients, which test_grad.c holds against differences. */
+static void compare_with_reference(const char *net) {
+    struct loss loss = cross_entropy();
+    struct rig fast, slow;
+
+    rig_start(&fast, net, false, false);
+    rig_start(&slow, net, false, true);
+    assert_float_equal((float)trainer_gradients(fast.trainer, NULL, &loss, fast.targets),
+        (float)trainer_gradients(slow.trainer, NULL, &loss, slow.targets), 1e-5f);
+    for (size_t p = 0; p < trainer_n_params(fast.trainer); p++) {
+        const struct train_param *param = trainer_param(fast.trainer, p);
+        float *got = calloc((size_t)param->n, 2 * sizeof(float)), *want = got + param->n, most = 1e-3f;
+
+        assert_non_null(got);
+        trainer_gradient(fast.trainer, p, got);
+        trainer_gradient(slow.trainer, p, want);
+        for (int64_t i = 0; i < param->n; i++)
+            most = fabsf(want[i]) > most ? fabsf(want[i]) : most;
+        for (int64_t i = 0; i < param->n; i++)
+            if (!(fabsf(got[i] - want[i]) <= 2e-5f * most))
+                fail_msg("%s: parameter %s [%lld]: %g, the reference says %g", net, param->name, (long long)i,
+                    (double)got[i], (double)want[i]);
+        free(got);
+    }
+    rig_done(&fast);
+    rig_done(&slow);
+}
+
+static void test_gradients_agree_with_the_operators(void **state) {
+    (void)state;
+    for (size_t i = 0; i < N_NETS; i++)
+        compare_with_reference(nets[i]);
+}
+
+/* Ten steps; the weights afterwards, one after the other. */
+static float *learn(const char *net, unsigned threads, const char *kind, int64_t *ret_n, double *ret_loss) {
+    struct optim_param p = optim_defaults();
+    struct loss loss = cross_entropy();
+    struct pool *pool = NULL;
+    struct error err = {0};
+    struct optim o;
+    float *all = NULL;
+    struct rig r;
+
+    rig_start(&r, net, true, false);
+    assert_int_equal(pool_new(threads, &pool, &err), 0);
+    p.weight_decay = 1e-3f;
+    p.clip = 5;
+    assert_int_equal(optim_init(&o, optim_find(kind), &p, trainer_n_gradients(r.trainer), &err), 0);
+    for (int i = 0; i < 10; i++) {
+        ret_loss[i != 0] = trainer_gradients(r.trainer, pool, &loss, r.targets);
+        assert_true(trainer_move(r.trainer, pool, &o, 0.02f));
+    }
+    *ret_n = 0;
+    for (size_t k = 0; k < trainer_n_params(r.trainer); k++) {
+        const struct train_param *param = trainer_param(r.trainer, k);
+
+        all = realloc(all, (size_t)(*ret_n + param->n) * sizeof(float));
+        assert_non_null(all);
+        memcpy(all + *ret_n, param->data, (size_t)param->n * sizeof(float));
+        *ret_n += param->n;
+    }
+    optim_done(&o);
+    pool_free(pool);
+    rig_done(&r);
+    return all;
+}
+
+static void test_threads_do_not_change_a_byte(void **state) {
+    static const char *const kinds[] = {"sgd", "adam", "adamw"};
+
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        int64_t n = 0, m = 0;
+        double loss[2];
+        float *one = learn(nets[0], 1, kinds[i], &n, loss), *three = learn(nets[0], 3, kinds[i], &m, loss);
+
+        assert_int_equal(n, m);
+        assert_memory_equal(one, three, (size_t)n * sizeof(float));
+        free(one);
+        free(three);
+    }
+}
+
+static void test_the_loss_falls(void **state) {
+    (void)state;
+    for (size_t i = 0; i < N_NETS; i++) {
+        double loss[2];
+        int64_t n;
+
+        free(learn(nets[i], 2, "sgd", &n, loss));
+        if (!(loss[1] < 0.9 * loss[0]))
+            fail_msg("%s: the loss was %g and became %g", nets[i], loss[0], loss[1]);
+    }
+}
+
+static void test_running_statistics_are_kept(void **state) {
+    struct rig r;
+    struct loss loss = cross_entropy();
+    const struct train_param *mean = NULL, *var = NULL;
+    float before[2];
+
+    (void)state;
+    rig_start(&r, nets[3], true, false);
+    for (size_t i = 0; i < trainer_n_params(r.trainer); i++) {
+        const struct train_param *p = trainer_param(r.trainer, i);
+
+        if (p->is_stat && !mean)
+            mean = p;
+        else if (p->is_stat)
+            var = p;
+    }
+    assert_non_null(mean);
+    assert_non_null(var);
+    before[0] = mean->data[0];
+    before[1] = var->data[0];
+    for (int i = 0; i < 300; i++)
+        (void)trainer_gradients(r.trainer, NULL, &loss, r.targets);
+    /* after so long they are the minibatch's own: the mean of x W + b in the first channel, by hand */
+    {
+        const struct train_param *w = trainer_param(r.trainer, 0), *b = trainer_param(r.trainer, 1);
+        double sum = 0, square = 0;
+
+        for (int64_t i = 0; i < BATCH; i++) {
+            double y = (double)b->data[0];
+
+            for (int k = 0; k < 6; k++)
+                y += (double)trainer_input(r.trainer, i)[k] * (double)w->data[k * 10];
+            sum += y;
+            square += y * y;
+        }
+        sum /= BATCH;
+        assert_true(fabs((double)mean->data[0] - sum) < 1e-4);
+        assert_true(fabs((double)var->data[0] - (square / BATCH - sum * sum) * BATCH / (BATCH - 1)) < 1e-4);
+    }
+    assert_true(before[0] != mean->data[0] && before[1] != var->data[0]);
+    rig_done(&r);
+}
+
+static void is_near(double got, double want) {
+    if (!(fabs(got - want) < 1e-6))
+        fail_msg("%.9g, not %.9g", got, want);
+}
+
+static void test_losses(void **state) {
+    const float o[3] = {1, 2, 0.5f}, y[3] = {0, 1, 0}, teacher[3] = {2, 1, 0};
+    struct loss_param p = {.smoothing = 0, .temperature = 2};
+    double sum = exp(1) + exp(2) + exp(0.5), h = 1e-3;
+    float d[3], x[3];
+
+    (void)state;
+    is_near(loss_find("cross_entropy")->run(&p, o, y, 3, 1, d), log(sum) - 2);
+    is_near((double)d[0], exp(1) / sum);
+    is_near(loss_find("l2")->run(&p, o, y, 3, 1, d), 0.5 * (1 + 1 + 0.25));
+    for (int k = 0; k < 4; k++) {
+        const char *name = (const char *[]){"bce", "cross_entropy", "kl", "l2"}[k];
+        const float *target = k == 2 ? teacher : y;
+
+        p.smoothing = 0.2f;
+        (void)loss_find(name)->run(&p, o, target, 3, 2, d);
+        for (int i = 0; i < 3; i++) {
+            float unused[3];
+            double up, down;
+
+            memcpy(x, o, sizeof(x));
+            x[i] = o[i] + (float)h;
+            up = loss_find(name)->run(&p, x, target, 3, 2, unused);
+            x[i] = o[i] - (float)h;
+            down = loss_find(name)->run(&p, x, target, 3, 2, unused);
+            assert_true(fabs((double)d[i] - 2 * (up - down) / (2 * h)) < 2e-3);
+        }
+    }
+    assert_null(loss_find("hinge"));
+}
+
+static void test_schedules(void **state) {
+    (void)state;
+    is_near((double)schedule_rate(schedule_find("constant"), 0.1f, 0, 7, 10), 0.1);
+    is_near((double)schedule_rate(schedule_find("cosine"), 0.1f, 0, 50, 100), 0.05);
+    is_near((double)schedule_rate(schedule_find("step"), 0.1f, 0, 60, 100), 0.01);
+    is_near((double)schedule_rate(schedule_find("onecycle"), 0.1f, 0, 30, 100), 0.1);
+    is_near((double)schedule_rate(schedule_find("constant"), 0.1f, 0.1, 0, 100), 0.01);
+    assert_null(schedule_find("never"));
+}
+
+static void expect_refusal(const char *net, const char *code, const char *word) {
+    struct net_text t = net_text_read(net);
+    struct trainer_options o = {.batch = BATCH};
+    struct trainer *trainer = NULL;
+    struct error err = {0};
+
+    t.graph->values[t.graph->inputs[0]].shape.dim[0] = -1;
+    assert_true(trainer_new(t.graph, &t.input[0], &o, &trainer, &err) < 0);
+    assert_string_equal(err.code, code);
+    if (!strstr(err.text, word))
+        fail_msg("%s: %s", net, err.text);
+    graph_free(t.graph);
+}
+
+static void test_what_cannot_be_trained_is_refused(void **state) {
+    (void)state;
+    expect_refusal("Gemm x=1x3 w=3x4; Round $; Gemm $ w2=4x2", "unsupported_operator", "node 'y1'");
+    expect_refusal("Relu x=1x3", "invalid_model", "no parameters");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gradients_agree_with_differences),
+        cmocka_unit_test(test_gradients_agree_with_the_operators),
+        cmocka_unit_test(test_threads_do_not_change_a_byte),
+        cmocka_unit_test(test_the_loss_falls),
+        cmocka_unit_test(test_running_statistics_are_kept),
+        cmocka_unit_test(test_losses),
+        cmocka_unit_test(test_schedules),
+        cmocka_unit_test(test_what_cannot_be_trained_is_refused),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
