@@ -10,6 +10,12 @@
 #include "image/pack.h"
 #include "image/preprocess.h"
 
+/* What feeds of one network are opened from. */
+struct feed_source {
+    struct pack *pack;
+    json_t *preprocess, *labels; /* NULL: none */
+};
+
 struct feed {
     const struct pack *pack;
     struct preprocess preprocess;

@@ -70,7 +70,7 @@ static int run_dataset(const json_t *job, struct job_io *io, json_t **ret, struc
 const struct job_kind job_dataset = {.name = "dataset", .run = run_dataset};
 
 struct job_samples {
-    struct pack *pack;
+    struct feed_source source;
     struct feed feed;
 };
 
@@ -78,12 +78,14 @@ static void job_samples_done(void *ctx) {
     struct job_samples *s = ctx;
 
     feed_done(&s->feed);
-    pack_free(s->pack);
+    pack_free(s->source.pack);
+    json_decref(s->source.preprocess);
+    json_decref(s->source.labels);
     free(s);
 }
 
-int job_samples_of(struct pack *pack, const struct graph *g, const json_t *preprocess, uint64_t most,
-    struct samples *ret, bool *ret_is_test, struct error *err) {
+int job_samples_of(struct pack *pack, const struct graph *g, json_t *preprocess, json_t *labels,
+    uint64_t most, struct samples *ret, bool *ret_is_test, struct error *err) {
     struct job_samples *s = calloc(1, sizeof(*s));
     int train, r;
 
@@ -91,7 +93,7 @@ int job_samples_of(struct pack *pack, const struct graph *g, const json_t *prepr
         pack_free(pack);
         return error_oom(err);
     }
-    s->pack = pack;
+    s->source.pack = pack;
     train = pack_find_split(pack, "train");
     *ret_is_test = train < 0 || pack_count(pack, (uint32_t)train) == 0;
     r = g->n_inputs == 1 ? feed_open(pack, *ret_is_test ? "test" : "train", &g->values[g->inputs[0]],
@@ -103,18 +105,21 @@ int job_samples_of(struct pack *pack, const struct graph *g, const json_t *prepr
         free(s);
         return r;
     }
+    s->source.preprocess = json_incref(preprocess);
+    s->source.labels = json_incref(labels);
     *ret = feed_samples(&s->feed);
+    ret->source = &s->source;
     ret->owner = s;
     ret->done = job_samples_done;
     return 0;
 }
 
-int job_samples_open(const char *pack_path, const struct graph *g, const json_t *preprocess, uint64_t most,
-    struct samples *ret, bool *ret_is_test, struct error *err) {
+int job_samples_open(const char *pack_path, const struct graph *g, json_t *preprocess, json_t *labels,
+    uint64_t most, struct samples *ret, bool *ret_is_test, struct error *err) {
     struct pack *pack = NULL;
     int r = open_pack(pack_path, &pack, err);
 
-    return r < 0 ? r : job_samples_of(pack, g, preprocess, most, ret, ret_is_test, err);
+    return r < 0 ? r : job_samples_of(pack, g, preprocess, labels, most, ret, ret_is_test, err);
 }
 
 struct evaluated {

@@ -23,13 +23,13 @@ int job_string(const json_t *job, const char *key, const char **ret, struct erro
 /* The job's `steps`, or those of its `recipe`. New reference. */
 int job_steps(const json_t *job, json_t **ret, struct error *err);
 
-/* Calibration samples for a network: the split `train`, or without one `test` (*ret_is_test). Takes the pack,
- * also on failure; samples_done. */
-int job_samples_of(struct pack *pack, const struct graph *g, const json_t *preprocess, uint64_t most,
-    struct samples *ret, bool *ret_is_test, struct error *err);
+/* Calibration samples for a network: the split `train`, or without one `test` (*ret_is_test), with
+ * all of the pack as their source. Takes the pack, also on failure; samples_done. */
+int job_samples_of(struct pack *pack, const struct graph *g, json_t *preprocess, json_t *labels,
+    uint64_t most, struct samples *ret, bool *ret_is_test, struct error *err);
 
 /* The same of a pack file. */
-int job_samples_open(const char *pack_path, const struct graph *g, const json_t *preprocess, uint64_t most,
-    struct samples *ret, bool *ret_is_test, struct error *err);
+int job_samples_open(const char *pack_path, const struct graph *g, json_t *preprocess, json_t *labels,
+    uint64_t most, struct samples *ret, bool *ret_is_test, struct error *err);
 
 #endif

@@ -44,7 +44,7 @@ int offline_preprocess(const char *path, json_t **ret, json_t **ret_labels, stru
     return 0;
 }
 
-static int pack_samples(const char *model, const char *data, const json_t *preprocess, int64_t most,
+static int pack_samples(const char *model, const char *data, json_t *preprocess, json_t *labels, int64_t most,
     struct samples *ret, struct error *err) {
     _cleanup_(closep) int fd = open(model, O_RDONLY | O_CLOEXEC);
     _cleanup_(graph_freep) struct graph *g = NULL;
@@ -58,7 +58,7 @@ static int pack_samples(const char *model, const char *data, const json_t *prepr
     if (r == 0)
         r = offline_pack(data, NULL, &pack, NULL, err);
     if (r == 0)
-        r = job_samples_of(pack, g, preprocess, (uint64_t)most, ret, &is_test, err);
+        r = job_samples_of(pack, g, preprocess, labels, (uint64_t)most, ret, &is_test, err);
     if (r == 0 && is_test)
         job_io_log("warning", "the data set has no split 'train': calibrated on 'test'");
     return r;
@@ -73,5 +73,5 @@ int offline_samples(const char *model, const char *data, const char *preprocess,
     if (n > 4 && !strcmp(data + n - 4, ".npy"))
         return samples_from_npy(data, ret, err);
     r = offline_preprocess(preprocess, &p, &labels, err);
-    return r < 0 ? r : pack_samples(model, data, p, most, ret, err);
+    return r < 0 ? r : pack_samples(model, data, p, labels, most, ret, err);
 }

@@ -5,7 +5,10 @@
 
 #include "engine/tensor.h"
 
+struct feed_source;
+
 struct samples {
+    const struct feed_source *source; /* the labelled pictures they are a part of (feed.h); NULL: none */
     void *ctx;
     int64_t n;
     struct shape item; /* of one sample, first dimension 1 */

@@ -83,6 +83,28 @@ class Jobs(unittest.TestCase):
         self.assertLess(int(rows["small"][7]), int(rows["original"][7]))
         self.assertEqual(rows["small"][1], rows["original"][1])
 
+    def test_a_network_learns_and_the_same_seed_gives_the_same_bytes(self):
+        steps = [{"method": "finetune", "epochs": 3, "batch": 16, "lr": 0.005}]
+        first, again = (self.job(name, steps=steps, seed=7) for name in ("learnt", "learnt_again"))
+        self.assertEqual(first.status, 202, first)
+        for made in (first, again):
+            job = self.daemon.wait_job(made.json()["id"])
+            self.assertEqual(job["state"], "succeeded", job)
+        variants = [self.daemon.get(f"/api/v1/models/lenet/variants/{v}").json() for v in ("learnt", "learnt_again")]
+        self.assertEqual(variants[0]["digest"], variants[1]["digest"])
+        original = self.daemon.get("/api/v1/models/lenet/variants/original").json()
+        self.assertNotEqual(variants[0]["digest"], original["digest"])
+        self.assertGreater(job["result"]["evaluation"]["accuracy"], 0.75)
+        self.assertEqual({layer["form"] for layer in variants[0]["layers"] if layer["params"]}, {"dense"})
+
+    def test_what_cannot_be_learnt_is_refused(self):
+        for steps, code in (([{"method": "finetune", "batch": 4096}], "bad_dataset"),
+                            ([INT8[0], {"method": "finetune"}], "method_not_applicable")):
+            job = self.daemon.wait_job(self.job("never", steps=steps).json()["id"])
+            self.assertEqual((job["state"], job["error"]["code"]), ("failed", code), job)
+        made = self.job("never", steps=[{"method": "finetune", "dataset": 1}])
+        self.assertEqual((made.status, made.json()["code"]), (400, "unknown_field"), made)
+
     def test_a_key_used_twice_makes_one_job(self):
         first, again = self.job("once", key="k"), self.job("once", key="k")
         self.assertEqual((first.status, again.status), (202, 202), again)

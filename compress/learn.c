@@ -1,0 +1,311 @@
+#include "compress/learn.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "compress/evaluate.h"
+#include "engine/train/trainer.h"
+
+#define VAL_SHARE 10 /* one in so many */
+
+const char *const learn_losses[] = {"auto", "cross_entropy", "bce", "l2", NULL};
+const char *const learn_optimizers[] = {"sgd", "adam", "adamw", NULL};
+const char *const learn_schedules[] = {"cosine", "step", "onecycle", "constant", NULL};
+const char *const learn_batch_norms[] = {"auto", "keep", "none", NULL};
+
+struct learner {
+    const struct learn_options *o;
+    const struct progress *p;
+    uint64_t seed;
+    struct feed train, val;
+    uint64_t *order; /* [train.n] */
+    struct trainer *trainer;
+    struct pool *pool;
+    struct optim optim;
+    struct loss loss;
+    float *targets;
+    int64_t classes, step, n_steps; /* n_steps: of all epochs */
+    atomic_int read_failed;
+    struct error *read_err; /* [batch] */
+};
+
+static void learner_done(struct learner *l) {
+    feed_done(&l->train);
+    feed_done(&l->val);
+    trainer_free(l->trainer);
+    pool_free(l->pool);
+    optim_done(&l->optim);
+    free(l->order);
+    free(l->targets);
+    free(l->read_err);
+}
+
+/* ---- data ---- */
+
+static bool is_val(const struct feed *f, uint64_t i) {
+    struct pack_item item;
+    uint64_t head;
+
+    pack_item(f->pack, f->split, f->item[i], &item);
+    memcpy(&head, item.sha256, sizeof(head));
+    return head % VAL_SHARE == 0;
+}
+
+/* Keeps the items of one part. */
+static void keep(struct feed *f, bool wants_val) {
+    uint64_t n = 0;
+
+    for (uint64_t i = 0; i < f->n; i++)
+        if (is_val(f, i) == wants_val)
+            f->item[n++] = f->item[i];
+    f->n = n;
+}
+
+static int open_part(
+    struct feed *f, const struct graph *g, const struct feed_source *s, bool wants_val, struct error *err) {
+    int r = feed_open(s->pack, "train", &g->values[g->inputs[0]], s->preprocess, 0, f, err);
+
+    if (r == 0)
+        keep(f, wants_val);
+    return r;
+}
+
+/* splitmix64 */
+static uint64_t hash(uint64_t x) {
+    x += 0x9e3779b97f4a7c15u;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return x ^ x >> 31;
+}
+
+struct draw {
+    uint64_t key, item;
+};
+
+static int by_key(const void *a, const void *b) {
+    const struct draw *x = a, *y = b;
+
+    return x->key != y->key ? (x->key > y->key ? 1 : -1) : (x->item > y->item) - (x->item < y->item);
+}
+
+/* The epoch's order: by a number drawn from seed, epoch and item. */
+static int shuffle(struct learner *l, int epoch, struct error *err) {
+    _cleanup_(freep) struct draw *all = calloc(l->train.n + 1, sizeof(*all));
+
+    if (!all)
+        return error_oom(err);
+    for (uint64_t i = 0; i < l->train.n; i++)
+        all[i] = (struct draw){hash(hash(l->seed * 1000003u + (uint64_t)epoch) ^ i), i};
+    qsort(all, l->train.n, sizeof(*all), by_key);
+    for (uint64_t i = 0; i < l->train.n; i++)
+        l->order[i] = all[i].item;
+    return 0;
+}
+
+struct batch {
+    struct learner *l;
+    uint64_t first; /* in the order */
+};
+
+static void read_sample(void *ctx, unsigned i) {
+    const struct batch *b = ctx;
+    struct learner *l = b->l;
+    uint64_t item = l->order[b->first + i];
+    int64_t label = feed_label(&l->train, item);
+    float *target = l->targets + (int64_t)i * l->classes;
+
+    l->read_err[i] = (struct error){0};
+    memset(target, 0, (size_t)l->classes * sizeof(*target));
+    if (label >= 0 && label < l->classes)
+        target[label] = 1;
+    else
+        error_code(&l->read_err[i], -EBADMSG, "bad_dataset", "a picture of the split 'train' has no label");
+    if (label < 0 || feed_read(&l->train, item, trainer_input(l->trainer, i), &l->read_err[i]) < 0)
+        atomic_store(&l->read_failed, (int)i + 1);
+}
+
+static int read_batch(struct learner *l, uint64_t first, struct error *err) {
+    struct batch b = {l, first};
+
+    atomic_store(&l->read_failed, 0);
+    pool_run(l->pool, (unsigned)l->o->batch, read_sample, &b);
+    return atomic_load(&l->read_failed) ? error_copy(err, &l->read_err[atomic_load(&l->read_failed) - 1]) : 0;
+}
+
+/* ---- epochs ---- */
+
+static int64_t count_correct(const struct learner *l) {
+    int64_t n = 0;
+
+    for (int64_t i = 0; i < l->o->batch; i++) {
+        const float *y = trainer_output(l->trainer, i), *target = l->targets + i * l->classes;
+        int64_t best = 0;
+
+        for (int64_t k = 1; k < l->classes; k++)
+            best = y[k] > y[best] ? k : best;
+        n += target[best] == 1;
+    }
+    return n;
+}
+
+static float rate_at(const struct learner *l) {
+    return schedule_rate(
+        schedule_find(learn_schedules[l->o->schedule]), (float)l->o->lr, l->o->warmup, l->step, l->n_steps);
+}
+
+static int one_step(struct learner *l, uint64_t first, double *ret_loss, struct error *err) {
+    int r = read_batch(l, first, err);
+
+    if (r < 0)
+        return r;
+    *ret_loss = trainer_gradients(l->trainer, l->pool, &l->loss, l->targets);
+    if (!isfinite(*ret_loss) || !trainer_move(l->trainer, l->pool, &l->optim, rate_at(l)))
+        return error_code(err, -EBADMSG, "method_not_applicable",
+            "the loss is not finite any more at step %lld: a lower learning rate than %g, or clip, may help",
+            (long long)l->step + 1, l->o->lr);
+    l->step++;
+    return 0;
+}
+
+/* Accuracy on what is held out; -1: nothing is. */
+static int judge(
+    struct learner *l, const struct graph *g, const json_t *labels, double *ret, struct error *err) {
+    _cleanup_(evaluation_done) struct evaluation e = {0};
+    struct session s = {0};
+    struct graph *copy = NULL;
+    int r;
+
+    *ret = -1;
+    if (l->val.n == 0)
+        return 0;
+    r = graph_clone(g, &copy, err);
+    if (r == 0)
+        r = trainer_save(l->trainer, copy, err);
+    if (r < 0) {
+        graph_free(copy);
+        return r;
+    }
+    r = session_open_graph(copy, &s, err);
+    if (r == 0)
+        r = evaluate(&s, &l->val, labels, NULL, &e, err);
+    if (r == 0)
+        *ret = (double)e.n_correct / (double)e.n;
+    session_done(&s);
+    return r;
+}
+
+static int one_epoch(struct learner *l, int epoch, json_t *report, struct error *err) {
+    uint64_t batches = l->train.n / (uint64_t)l->o->batch;
+    double sum = 0, loss = 0, begin = clock_now_us();
+    int64_t correct = 0;
+    int r = shuffle(l, epoch, err);
+
+    for (uint64_t i = 0; r == 0 && i < batches; i++) {
+        char text[96];
+
+        r = one_step(l, i * (uint64_t)l->o->batch, &loss, err);
+        if (r < 0)
+            return r;
+        sum += loss;
+        correct += count_correct(l);
+        snprintf(text, sizeof(text), "epoch %d of %d, loss %.4f, %.0f pictures a second", epoch + 1,
+            l->o->epochs, sum / (double)(i + 1),
+            (double)(i + 1) * l->o->batch / ((clock_now_us() - begin) / 1e6));
+        r = progress_at(l->p, (double)l->step / (double)l->n_steps, text, err);
+    }
+    if (r == 0)
+        json_array_append_new(
+            report, json_pack("{s:i, s:f, s:f, s:f}", "epoch", epoch + 1, "loss", sum / (double)batches,
+                        "train_accuracy", (double)correct / (double)(batches * (uint64_t)l->o->batch),
+                        "learning_rate", (double)rate_at(l)));
+    return r;
+}
+
+static unsigned lanes_of(int batch) {
+    return batch % 4 == 0 ? 4 : batch % 2 == 0 ? 2 : 1;
+}
+
+static int start(struct learner *l, struct graph *g, const struct feed_source *source, struct error *err) {
+    const struct learn_options *o = l->o;
+    struct trainer_options t = {.batch = o->batch,
+        .lanes = lanes_of(o->batch),
+        .uses_batch_stats = strcmp(learn_batch_norms[o->batch_norm], "none") != 0};
+    struct optim_param p = optim_defaults();
+    int r = open_part(&l->train, g, source, false, err);
+
+    if (r == 0)
+        r = open_part(&l->val, g, source, true, err);
+    if (r == 0 && l->train.n < (uint64_t)o->batch)
+        r = error_code(err, -EBADMSG, "bad_dataset",
+            "the split 'train' has %llu pictures to learn from (a tenth is held out), fewer than a batch of %d",
+            (unsigned long long)l->train.n, o->batch);
+    if (r == 0)
+        r = trainer_new(g, &l->train.shape, &t, &l->trainer, err);
+    if (r < 0)
+        return r;
+    l->classes = trainer_n_outputs(l->trainer);
+    r = feed_map_classes(&l->train, source->labels, l->classes, err);
+    if (r < 0)
+        return r;
+    p.momentum = (float)o->momentum;
+    p.nesterov = o->nesterov;
+    p.weight_decay = (float)o->weight_decay;
+    p.clip = (float)o->clip;
+    r = optim_init(
+        &l->optim, optim_find(learn_optimizers[o->optimizer]), &p, trainer_n_gradients(l->trainer), err);
+    if (r == 0)
+        r = pool_new(l->p && l->p->threads ? l->p->threads : 1, &l->pool, err);
+    if (r < 0)
+        return r;
+    l->loss.kind = loss_find(o->loss == 0 ? "cross_entropy" : learn_losses[o->loss]);
+    l->loss.param.smoothing = (float)o->label_smoothing;
+    l->n_steps = (int64_t)(l->train.n / (uint64_t)o->batch) * o->epochs;
+    l->order = calloc(l->train.n + 1, sizeof(*l->order));
+    l->targets = calloc((size_t)(o->batch * l->classes), sizeof(*l->targets));
+    l->read_err = calloc((size_t)o->batch, sizeof(*l->read_err));
+    return l->order && l->targets && l->read_err ? 0 : error_oom(err);
+}
+
+static int run(struct learner *l, struct graph *g, const json_t *labels, json_t *epochs, struct error *err) {
+    int r = 0;
+
+    for (int epoch = 0; r == 0 && epoch < l->o->epochs; epoch++) {
+        double accuracy;
+
+        r = one_epoch(l, epoch, epochs, err);
+        if (r == 0)
+            r = judge(l, g, labels, &accuracy, err);
+        if (r == 0 && accuracy >= 0)
+            json_object_set_new(
+                json_array_get(epochs, json_array_size(epochs) - 1), "val_accuracy", json_real(accuracy));
+    }
+    return r == 0 ? trainer_save(l->trainer, g, err) : r;
+}
+
+int learn(struct graph *g, const struct feed_source *source, const struct learn_options *o, uint64_t seed,
+    const struct progress *p, json_t *report, struct error *err) {
+    _cleanup_(learner_done) struct learner l = {.o = o, .p = p, .seed = seed};
+    json_t *epochs = json_array();
+    int64_t *batch, fixed;
+    int r;
+
+    json_object_set_new(report, "epochs", epochs);
+    if (g->n_inputs != 1 || g->values[g->inputs[0]].shape.rank < 1)
+        return error_code(err, -EBADMSG, "method_not_applicable",
+            "the model has %zu inputs; only one of known rank can be fed with pictures", g->n_inputs);
+    /* many files say 1: free while it learns */
+    batch = &g->values[g->inputs[0]].shape.dim[0];
+    fixed = *batch;
+    *batch = -1;
+    r = start(&l, g, source, err);
+    if (r == 0)
+        r = run(&l, g, source->labels, epochs, err);
+    g->values[g->inputs[0]].shape.dim[0] = fixed;
+    return r;
+}

@@ -1,0 +1,32 @@
+/* Learning from labelled data: the one loop that everything which trains goes through. Minibatches of a data
+ * set's `train` split in an order that depends on seed and epoch alone, a step each (engine/train), a
+ * schedule of the learning rate; a tenth of the split, chosen by the pictures' digests, is held out as `val`
+ * and says after each epoch how far it is. The same bytes from the same seed, whatever the threads. */
+#ifndef COMPRESS_LEARN_H
+#define COMPRESS_LEARN_H
+
+#include <jansson.h>
+
+#include "compress/feed.h"
+#include "compress/progress.h"
+
+struct learn_options {
+    int loss, optimizer, schedule, batch_norm; /* indices of the choices in finetune.c */
+    int epochs, batch;
+    double lr, warmup, momentum, weight_decay, label_smoothing, clip;
+    bool nesterov;
+};
+
+/* The choices of the options, in order; NULL-terminated. `auto` of the loss is cross entropy; `auto` of batch
+ * norm is `keep` (normalise by the minibatch and learn its statistics), which changes nothing where there is
+ * none; `none` leaves statistics as they are. */
+extern const char *const learn_losses[], *const learn_optimizers[], *const learn_schedules[],
+                                                                        *const learn_batch_norms[];
+
+/* Trains `g` (constants folded, weights float) in place. `report` gets "epochs", one object each. Errors:
+ * no_train_split, bad_dataset, classes_do_not_match, not_a_classifier, unsupported_operator (of a node
+ * without gradient), method_not_applicable (the loss is not finite), cancelled: `g` is as it was. */
+int learn(struct graph *g, const struct feed_source *source, const struct learn_options *o, uint64_t seed,
+    const struct progress *p, json_t *report, struct error *err);
+
+#endif
