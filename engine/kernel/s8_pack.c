@@ -22,7 +22,7 @@ static bool bias_fits(const struct layer *l, int64_t oc) {
 
 /* No sum of products leaves int32, with room for the bias: 65,000 inputs of signed weights. */
 static bool sum_fits(const struct weight *w, const struct s8_shape *sh) {
-    int64_t largest = w->code->dtype == DT_S8 && !w->zero ? 128 : 255;
+    int64_t largest = w->code->dtype == DT_S8 && !w->zero && !w->book ? 128 : 255;
 
     return sh->oc > 0 && sh->ic > 0 && sh->taps > 0 &&
            sh->ic <= (INT32_MAX - (1 << 24)) / (255 * largest) / sh->taps;
