@@ -20,6 +20,7 @@
 
 #define SPARSE_SLICE      16
 #define SPARSE_CHUNK      8
+#define SPARSE_STEP       2  /* nonzeros of a row in a chunk are a multiple of it */
 #define SPARSE_OUTPUTS    64 /* of a block */
 #define SPARSE_MAX_VECS   8  /* vectors of pixels in a panel */
 #define SPARSE_MAX_PIXELS (16 * SPARSE_MAX_VECS)

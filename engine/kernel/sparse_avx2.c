@@ -4,8 +4,9 @@
 
 #include "engine/kernel/sparse.h"
 
-#define LANES  8
-#define TARGET __attribute__((target("avx2,fma")))
+#define LANES       8
+#define N_REGISTERS 16
+#define TARGET      __attribute__((target("avx2,fma")))
 
 typedef float vec __attribute__((vector_size(32)));
 typedef int32_t ivec __attribute__((vector_size(32)));
@@ -50,6 +51,25 @@ EARLY ivec quad_dot(ivec sum, ivec x, struct quad w) {
     __m256i odd = _mm256_srli_epi16((__m256i)x, 8);
 
     return sum + (ivec)_mm256_madd_epi16(even, w.even) + (ivec)_mm256_madd_epi16(odd, w.odd);
+}
+
+/* Four outputs of each pixel as codes, one dword: packing saturates within 128-bit lanes, so that the codes
+ * of a lane's four pixels lie together, output by output. */
+EARLY ivec encode_quad(const vec v[4], const struct s8_output *o) {
+    const __m256i by_pixel =
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    const __m256i zero = _mm256_set1_epi16((int16_t)o->zero);
+    __m256i q[4];
+
+    /* what is too large for int32 would become the smallest number; what is too small does anyway */
+    for (int i = 0; i < 4; i++)
+        q[i] = _mm256_cvtps_epi32(_mm256_min_ps((__m256)v[i], _mm256_set1_ps(1 << 20)));
+    q[0] = _mm256_adds_epi16(_mm256_packs_epi32(q[0], q[1]), zero);
+    q[2] = _mm256_adds_epi16(_mm256_packs_epi32(q[2], q[3]), zero);
+    q[0] = _mm256_packus_epi16(q[0], q[2]);
+    q[0] = _mm256_max_epu8(q[0], _mm256_set1_epi8((char)o->low_code));
+    q[0] = _mm256_min_epu8(q[0], _mm256_set1_epi8((char)o->high_code));
+    return (ivec)_mm256_shuffle_epi8(q[0], by_pixel);
 }
 
 #include "engine/kernel/sparse_body.h"

@@ -5,8 +5,9 @@
 
 #include "engine/kernel/sparse.h"
 
-#define LANES  16
-#define TARGET __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
+#define LANES       16
+#define N_REGISTERS 32
+#define TARGET      __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
 
 typedef float vec __attribute__((vector_size(64)));
 typedef int32_t ivec __attribute__((vector_size(64)));
@@ -48,6 +49,25 @@ EARLY struct quad quad_of(uint32_t codes) {
 EARLY ivec quad_dot(ivec sum, ivec x, struct quad w) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w.codes));
     return sum;
+}
+
+/* Four outputs of each pixel as codes, one dword: packing saturates within 128-bit lanes, so that the codes
+ * of a lane's four pixels lie together, output by output. */
+EARLY ivec encode_quad(const vec v[4], const struct s8_output *o) {
+    const __m512i by_pixel =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    const __m512i zero = _mm512_set1_epi16((int16_t)o->zero);
+    __m512i q[4];
+
+    /* what is too large for int32 would become the smallest number; what is too small does anyway */
+    for (int i = 0; i < 4; i++)
+        q[i] = _mm512_cvtps_epi32(_mm512_min_ps((__m512)v[i], _mm512_set1_ps(1 << 20)));
+    q[0] = _mm512_adds_epi16(_mm512_packs_epi32(q[0], q[1]), zero);
+    q[2] = _mm512_adds_epi16(_mm512_packs_epi32(q[2], q[3]), zero);
+    q[0] = _mm512_packus_epi16(q[0], q[2]);
+    q[0] = _mm512_max_epu8(q[0], _mm512_set1_epi8((char)o->low_code));
+    q[0] = _mm512_min_epu8(q[0], _mm512_set1_epi8((char)o->high_code));
+    return (ivec)_mm512_shuffle_epi8(q[0], by_pixel);
 }
 
 #include "engine/kernel/sparse_body.h"

@@ -1,7 +1,8 @@
 /* The loops of sparse.h over vectors of any width, compiled by each instruction set's file, which first
  * defines
  *
- *     LANES, TARGET     floats in a vector; target attribute
+ *     LANES, N_REGISTERS, TARGET
+ *                       floats in a vector; vectors there are; target attribute
  *     vec, ivec         vectors of float and int32
  *     load_quads()      four dwords of each of LANES / 4 pixels, one in each 128-bit lane
  *     transpose_lanes() a 4 x 4 transposition in each 128-bit lane
@@ -63,18 +64,22 @@ TARGET __attribute__((noinline)) static void gather_tail(
     }
 }
 
+/* Vector by vector: the pixels of one are read from end to end, while those of the next are asked for. */
 TARGET static void gather(const struct sparse_gather *g) {
     size_t step = (size_t)g->n_vecs * LANES;
 
-    for (int64_t k = 0; k < g->n_dwords; k += SPARSE_SLICE)
-        for (int v = 0; v < g->n_vecs; v++) {
-            const uint8_t *const *pixel = g->pixel + v * LANES;
-            uint32_t *to = g->panel + (size_t)k * step + v * LANES;
+    for (int v = 0; v < g->n_vecs; v++) {
+        const uint8_t *const *pixel = g->pixel + v * LANES;
+        const uint8_t *const *next = v + 1 < g->n_vecs ? pixel + LANES : pixel;
+        uint32_t *to = g->panel + v * LANES;
 
+        for (int64_t k = 0; k < g->n_dwords; k += SPARSE_SLICE, to += SPARSE_SLICE * step) {
             if (g->n_dwords - k < SPARSE_SLICE) {
                 gather_tail(g, pixel, k, to, step);
-                continue;
+                break;
             }
+            for (int i = 0; i < LANES; i++)
+                __builtin_prefetch(next[i] + 4 * k);
             for (int c = 0; c < SPARSE_SLICE; c += LANES) {
                 vec tile[LANES];
 
@@ -84,64 +89,82 @@ TARGET static void gather(const struct sparse_gather *g) {
                     store(to + (size_t)(c + i) * step, tile[i]);
             }
         }
+    }
 }
 
 /* ---- multiply; n is a constant after inlining ---- */
 
+/* Are there registers to add up every other product on its own, so that a sum waits half as often? */
+#define CAN_SPLIT(n) (2 * (n) + 2 <= N_REGISTERS)
+
+/* Products of one weight. */
+INLINE void add_f32(vec *sum, const uint32_t *panel, const uint32_t *value, const uint8_t *at, const int n) {
+    const uint32_t *x = panel + (size_t)*at * (size_t)(n * LANES);
+    float f;
+
+    __builtin_memcpy(&f, value, sizeof(f));
+#pragma GCC unroll 8
+    for (int v = 0; v < n; v++)
+        sum[v] = multiply_add(sum[v], fill(f), load(x + v * LANES));
+}
+
 INLINE void rows_f32(const struct sparse_multiply *m, const int n) {
-    const uint32_t *value = m->value;
+    const uint32_t *panel = m->panel, *value = m->value;
     const uint8_t *at = m->at;
 
     for (const struct sparse_row *r = m->row; r < m->row_end; r++) {
         uint32_t *sums = m->sums + (size_t)r->output * (size_t)(n * LANES);
-        vec sum[SPARSE_MAX_VECS];
+        vec sum[SPARSE_MAX_VECS], odd[SPARSE_MAX_VECS];
+        const uint8_t *end = at + r->count;
         float f;
 
         if (m->bias)
             __builtin_memcpy(&f, m->bias + r->output, sizeof(f));
 #pragma GCC unroll 8
-        for (int v = 0; v < n; v++)
+        for (int v = 0; v < n; v++) {
             sum[v] = m->bias ? fill(f) : load(sums + v * LANES);
-        for (int i = 0; i < r->count; i++) {
-            const uint32_t *x = m->panel + (size_t)at[i] * (size_t)(n * LANES);
-
-            __builtin_memcpy(&f, value + i, sizeof(f));
-#pragma GCC unroll 8
-            for (int v = 0; v < n; v++)
-                sum[v] = multiply_add(sum[v], fill(f), load(x + v * LANES));
+            odd[v] = fill(0);
         }
-        value += r->count;
-        at += r->count;
+        for (; at < end; at += 2, value += 2) {
+            add_f32(sum, panel, value, at, n);
+            add_f32(CAN_SPLIT(n) ? odd : sum, panel, value + 1, at + 1, n);
+        }
 #pragma GCC unroll 8
         for (int v = 0; v < n; v++)
-            store(sums + v * LANES, sum[v]);
+            store(sums + v * LANES, CAN_SPLIT(n) ? sum[v] + odd[v] : sum[v]);
     }
 }
 
+INLINE void add_s8(ivec *sum, const uint32_t *panel, const uint32_t *value, const uint8_t *at, const int n) {
+    const uint32_t *x = panel + (size_t)*at * (size_t)(n * LANES);
+    const struct quad w = quad_of(*value);
+
+#pragma GCC unroll 8
+    for (int v = 0; v < n; v++)
+        sum[v] = quad_dot(sum[v], (ivec)load(x + v * LANES), w);
+}
+
 INLINE void rows_s8(const struct sparse_multiply *m, const int n) {
-    const uint32_t *value = m->value;
+    const uint32_t *panel = m->panel, *value = m->value;
     const uint8_t *at = m->at;
 
     for (const struct sparse_row *r = m->row; r < m->row_end; r++) {
         uint32_t *sums = m->sums + (size_t)r->output * (size_t)(n * LANES);
-        ivec sum[SPARSE_MAX_VECS];
+        ivec sum[SPARSE_MAX_VECS], odd[SPARSE_MAX_VECS];
+        const uint8_t *end = at + r->count;
 
 #pragma GCC unroll 8
-        for (int v = 0; v < n; v++)
+        for (int v = 0; v < n; v++) {
             sum[v] = m->bias ? (int32_t)m->bias[r->output] - (ivec){0} : (ivec)load(sums + v * LANES);
-        for (int i = 0; i < r->count; i++) {
-            const uint32_t *x = m->panel + (size_t)at[i] * (size_t)(n * LANES);
-            const struct quad w = quad_of(value[i]);
-
-#pragma GCC unroll 8
-            for (int v = 0; v < n; v++)
-                sum[v] = quad_dot(sum[v], (ivec)load(x + v * LANES), w);
+            odd[v] = (ivec){0};
         }
-        value += r->count;
-        at += r->count;
+        for (; at < end; at += 2, value += 2) {
+            add_s8(sum, panel, value, at, n);
+            add_s8(CAN_SPLIT(n) ? odd : sum, panel, value + 1, at + 1, n);
+        }
 #pragma GCC unroll 8
         for (int v = 0; v < n; v++)
-            store(sums + v * LANES, (vec)sum[v]);
+            store(sums + v * LANES, (vec)(CAN_SPLIT(n) ? sum[v] + odd[v] : sum[v]));
     }
 }
 
@@ -168,6 +191,7 @@ MULTIPLY(s8)
 INLINE void write_tile(const struct sparse_store *s, const vec *tile, size_t at, int n, size_t n_bytes) {
     uint8_t *y = s->y + at;
 
+#pragma GCC unroll 16
     for (int i = 0; i < n; i++, y += s->y_pixel) {
         if (n_bytes >= sizeof(vec))
             store(y, tile[i]);
@@ -180,6 +204,7 @@ INLINE void add_residual(
     const struct sparse_store *s, const struct sparse_post *p, vec *tile, size_t at, int n, size_t n_bytes) {
     const uint8_t *from = (p->residual < 0 ? s->y : (const uint8_t *)s->residual[p->residual]) + at;
 
+#pragma GCC unroll 16
     for (int i = 0; i < n; i++, from += s->y_pixel) {
         vec v = {0};
 
@@ -213,30 +238,66 @@ INLINE void apply_posts(const struct sparse_store *s, vec *tile, size_t at, int 
 
         if (p->kind == SPARSE_POST_ADD)
             add_residual(s, p, tile, at, n, n_bytes);
-        else if (p->kind == SPARSE_POST_FORWARD)
-            sparse_post_forward(p->post, (float *)(void *)tile, n * LANES);
         else
+#pragma GCC unroll 16
             for (int i = 0; i < n; i++)
                 tile[i] = activation(p, tile[i]);
     }
 }
 
+INLINE void load_rows(const uint32_t *rows, size_t step, vec tile[LANES]) {
+    const uint8_t *row[LANES];
+
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++)
+        row[i] = (const uint8_t *)(rows + (size_t)i * step);
+    transpose_tile(row, 0, tile);
+}
+
+/* LANES pixels of LANES rows: stays in registers. */
+INLINE void store_tile(const struct sparse_store *s, const uint32_t *rows, size_t step, size_t at) {
+    vec tile[LANES];
+
+    load_rows(rows, step, tile);
+    apply_posts(s, tile, at, LANES, sizeof(vec));
+    write_tile(s, tile, at, LANES, sizeof(vec));
+}
+
+/* Fewer, or posts that are functions of their own. */
+TARGET __attribute__((noinline)) static void store_part(
+    const struct sparse_store *s, const uint32_t *rows, size_t step, size_t at, int n, size_t n_bytes) {
+    vec tile[LANES] __attribute__((aligned(64)));
+    struct sparse_store one = *s;
+
+    load_rows(rows, step, tile);
+    one.n_posts = 1;
+    for (int k = 0; k < s->n_posts; k++) {
+        one.post = s->post + k;
+        if (one.post->kind == SPARSE_POST_FORWARD)
+            sparse_post_forward(one.post->post, (float *)(void *)tile, n * LANES);
+        else
+            apply_posts(&one, tile, at, n, n_bytes);
+    }
+    write_tile(s, tile, at, n, n_bytes);
+}
+
 /* rows[r][pixel] to pixels of n_bytes, LANES rows at a time. */
 INLINE void store_rows(const struct sparse_store *s, const uint32_t *rows, size_t n_bytes) {
     const size_t step = (size_t)s->n_vecs * LANES;
+    bool is_simple = true;
 
-    for (size_t done = 0; done < n_bytes; done += sizeof(vec), rows += LANES * step)
-        for (int p = 0; p < s->n_pixels; p += LANES) {
+    for (int k = 0; k < s->n_posts; k++)
+        is_simple = is_simple && s->post[k].kind != SPARSE_POST_FORWARD;
+    for (int p = 0; p < s->n_pixels; p += LANES, rows += LANES)
+        for (size_t done = 0; done < n_bytes; done += sizeof(vec)) {
             int n = s->n_pixels - p < LANES ? s->n_pixels - p : LANES;
             size_t at = s->at + (size_t)p * s->y_pixel + done;
-            const uint8_t *row[LANES];
-            vec tile[LANES] __attribute__((aligned(64)));
+            const uint32_t *first = rows + done / sizeof(*rows) * step;
 
-            for (int i = 0; i < LANES; i++)
-                row[i] = (const uint8_t *)(rows + (size_t)i * step + p);
-            transpose_tile(row, 0, tile);
-            apply_posts(s, tile, at, n, n_bytes - done);
-            write_tile(s, tile, at, n, n_bytes - done);
+            if (is_simple && n == LANES && n_bytes - done >= sizeof(vec))
+                store_tile(s, first, step, at);
+            else
+                store_part(s, first, step, at, n, n_bytes - done);
         }
 }
 
@@ -248,16 +309,10 @@ INLINE vec scaled(const uint32_t *sums, float scale) {
     return __builtin_convertvector((ivec)load(sums), vec) * fill(scale);
 }
 
-/* As s8_clamp() and s8_encode(). */
+/* As s8_clamp(). */
 INLINE vec clamped(vec v, const struct s8_output *o) {
     v = pick(v > fill(o->low), v, fill(o->low));
     return pick(v < fill(o->high), v, fill(o->high));
-}
-
-INLINE ivec encoded(const uint32_t *sums, float scale, const struct s8_output *o) {
-    vec v = clamped(scaled(sums, scale), o) + fill(12582912.0f);
-
-    return __builtin_convertvector(v - fill(12582912.0f), ivec) + o->zero;
 }
 
 TARGET static void store_s8(const struct sparse_store *s) {
@@ -279,15 +334,13 @@ TARGET static void store_s8(const struct sparse_store *s) {
         const uint32_t *from = s->sums + (size_t)r * step;
 
         for (size_t p = 0; p < step; p += LANES) {
-            ivec q = encoded(from + p, s->scale[r], s->out);
+            vec v[4];
 
-#pragma GCC unroll 3
-            for (int i = 1; i < 4; i++)
-                q |= encoded(from + (size_t)i * step + p, s->scale[r + i], s->out) << 8 * i;
-            store(to + p, (vec)q);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++)
+                v[i] = scaled(from + (size_t)i * step + p, s->scale[r + i]);
+            store(to + p, (vec)encode_quad(v, s->out));
         }
     }
     store_rows(s, s->sums, (size_t)s->n_outputs);
 }
-
-#undef MULTIPLY

@@ -10,7 +10,7 @@
 #include "engine/pool.h"
 
 #define CHUNK_DWORDS (SPARSE_SLICE * SPARSE_CHUNK)
-#define NEAR_BYTES   (32 << 10)          /* of a panel's chunk: half and more of the first-level cache */
+#define PANEL_PIXELS 64                  /* wider ones save little and leave the first-level cache */
 #define PANEL_BYTES  (384 << 10)         /* of a panel, in the second */
 #define PART_VALUES  ((int64_t)64 << 10) /* nonzeros times vectors; less is not worth another thread */
 
@@ -69,6 +69,7 @@ bool sparse_gemm_shape(
     return true;
 }
 
+#include <stdio.h>
 /* ---- running ---- */
 
 struct call {
@@ -244,15 +245,13 @@ void sparse_layer_run(const struct kernel_state *s, const struct run_io *io) {
 
 /* ---- preparing ---- */
 
-/* Panels as wide as a chunk (or all of a short k) allows, equal but for one vector. */
+/* Panels are equal but for one vector. */
 static void cut_panels(struct kernel_state *s, unsigned n_threads) {
     const struct sparse_spec *spec = &s->spec;
     int lanes = spec->isa->lanes;
-    int64_t k = sparse_tap_slices(&spec->sh) * spec->sh.taps * SPARSE_SLICE, most, wanted;
+    int64_t most = PANEL_PIXELS / lanes < SPARSE_MAX_VECS ? PANEL_PIXELS / lanes : SPARSE_MAX_VECS;
+    int64_t wanted;
 
-    k = k < CHUNK_DWORDS ? k : CHUNK_DWORDS;
-    most = NEAR_BYTES / (k * lanes * 4);
-    most = most < 4 ? 4 : most > SPARSE_MAX_VECS ? SPARSE_MAX_VECS : most;
     s->n_pixels = spec->g.n * spec->g.oh * spec->g.ow;
     s->n_vecs = (s->n_pixels + lanes - 1) / lanes;
     s->n_panels = (s->n_vecs + most - 1) / most;

@@ -62,6 +62,10 @@ static int read_row(const struct source *s, int64_t oc, int64_t chunk, uint8_t a
             n += value[n] != 0;
         }
     }
+    for (; n % SPARSE_STEP; n++) {
+        value[n] = 0;
+        at[n] = 0;
+    }
     return n;
 }
 

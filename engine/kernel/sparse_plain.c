@@ -3,7 +3,8 @@
 
 #include "engine/kernel/sparse.h"
 
-#define LANES 4
+#define LANES       4
+#define N_REGISTERS 16
 #define TARGET
 
 typedef float vec __attribute__((vector_size(16)));
@@ -43,6 +44,15 @@ EARLY ivec quad_dot(ivec sum, ivec x, struct quad w) {
     for (int i = 0; i < 4; i++)
         sum += (x >> 8 * i & 255) * w.code[i];
     return sum;
+}
+
+EARLY ivec encode_quad(const vec v[4], const struct s8_output *o) {
+    ivec q = {0};
+
+    for (int i = 0; i < 4; i++)
+        for (int p = 0; p < LANES; p++)
+            q[p] |= (int32_t)((uint32_t)s8_encode(v[i][p], o) << 8 * i);
+    return q;
 }
 
 #include "engine/kernel/sparse_body.h"

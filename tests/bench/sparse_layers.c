@@ -17,11 +17,13 @@
 #include "engine/onnx.h"
 #include "engine/pool.h"
 
+#define DENSE_F32  "conv_f32_onednn,gemm_f32_onednn"
+#define DENSE_S8   "conv_s8_avx512vnni,conv_s8_avx2,gemm_s8_avx512vnni,gemm_s8_avx2"
 #define MAX_ROUNDS 101
 #define BURST      8 /* runs of one side before the other's turn */
 
 struct layer_case {
-    int ic, oc, size, k;
+    int ic, oc, size, k; /* k 0: fully connected, batch 1 */
 };
 
 static const struct layer_case cases[] = {
@@ -37,6 +39,8 @@ static const struct layer_case cases[] = {
     {128, 128, 28, 3},
     {256, 256, 14, 3},
     {512, 512, 7, 3},
+    {4096, 4096, 1, 0},
+    {25088, 4096, 1, 0},
 };
 
 static uint32_t next_random(uint32_t *state) {
@@ -47,7 +51,7 @@ static uint32_t next_random(uint32_t *state) {
 /* Weights in blocks of `block` inputs of one tap, `density` of them not zero: floats or codes. */
 static void fill_weights(void *w, bool is_s8, const struct layer_case *c, int block, float density) {
     uint32_t rng = 7;
-    int taps = c->k * c->k;
+    int taps = c->k ? c->k * c->k : 1;
 
     for (int oc = 0; oc < c->oc; oc++)
         for (int ic = 0; ic < c->ic; ic += block)
@@ -86,9 +90,9 @@ static int node(struct graph *g, const char *op, const char *out, const int *in,
 /* x -> [Q DQ] -> Conv -> [Q DQ] -> y */
 static struct graph *make_graph(const struct layer_case *c, bool is_s8, float density) {
     struct graph *g = graph_new();
-    struct shape x = {.rank = 4, .dim = {1, c->ic, c->size, c->size}};
+    struct shape x = {.rank = c->k ? 4 : 2, .dim = {1, c->ic, c->size, c->size}};
     struct tensor w = {
-        .dtype = is_s8 ? DT_S8 : DT_F32, .shape = {.rank = 4, .dim = {c->oc, c->ic, c->k, c->k}}};
+        .dtype = is_s8 ? DT_S8 : DT_F32, .shape = {.rank = c->k ? 4 : 2, .dim = {c->oc, c->ic, c->k, c->k}}};
     int64_t pad = c->k / 2;
     int v, wv, sx, zx, sy, zy;
     size_t bytes = 0;
@@ -111,8 +115,11 @@ static struct graph *make_graph(const struct layer_case *c, bool is_s8, float de
         v = node(g, "QuantizeLinear", "xq", (int[]){v, sx, zx}, 3);
         v = node(g, "DequantizeLinear", "xd", (int[]){v, sx, zx}, 3);
     }
-    v = node(g, "Conv", "conv", (int[]){v, wv}, 2);
-    graph_set_attr_ints(g, &g->nodes[g->n_nodes - 1], "pads", (int64_t[]){pad, pad, pad, pad}, 4);
+    v = node(g, c->k ? "Conv" : "Gemm", "layer", (int[]){v, wv}, 2);
+    if (!c->k)
+        graph_set_attr_int(g, &g->nodes[g->n_nodes - 1], "transB", 1);
+    else
+        graph_set_attr_ints(g, &g->nodes[g->n_nodes - 1], "pads", (int64_t[]){pad, pad, pad, pad}, 4);
     if (is_s8) {
         v = node(g, "QuantizeLinear", "yq", (int[]){v, sy, zy}, 3);
         v = node(g, "DequantizeLinear", "yd", (int[]){v, sy, zy}, 3);
@@ -141,7 +148,7 @@ static void die(const struct error *err) {
 static void side_open(struct side *s, const struct layer_case *c, bool is_s8, float density,
     const char *kernels, unsigned threads) {
     struct net_options o = {.kernels = kernels};
-    struct shape x = {.rank = 4, .dim = {1, c->ic, c->size, c->size}};
+    struct shape x = {.rank = c->k ? 4 : 2, .dim = {1, c->ic, c->size, c->size}};
     struct error err = {0};
     struct graph *g = make_graph(c, is_s8, density);
     size_t bytes = 0;
@@ -155,7 +162,7 @@ static void side_open(struct side *s, const struct layer_case *c, bool is_s8, fl
         struct plan_step step;
 
         plan_get_step(s->plan, i, &step);
-        if (strcmp(step.op, "Conv") == 0) {
+        if (strcmp(step.op, "Conv") == 0 || strcmp(step.op, "Gemm") == 0) {
             s->step = i;
             s->kernel = step.kernel;
             s->bytes = step.weight_bytes;
@@ -199,10 +206,10 @@ static void side_run(struct side *s, int round, struct pool *pool) {
 static void bench(
     const struct layer_case *c, bool is_s8, float density, int rounds, unsigned threads, struct pool *pool) {
     static struct side a, b;
-    double ratio[MAX_ROUNDS], macs = (double)c->ic * c->oc * c->size * c->size * c->k * c->k;
+    double ratio[MAX_ROUNDS], macs = (double)c->ic * c->oc * c->size * c->size * (c->k ? c->k * c->k : 1);
 
     side_open(&a, c, is_s8, density, NULL, threads);
-    side_open(&b, c, is_s8, density, is_s8 ? "conv_s8_avx512vnni,conv_s8_avx2" : "conv_f32_onednn", threads);
+    side_open(&b, c, is_s8, density, is_s8 ? DENSE_S8 : DENSE_F32, threads);
     for (int r = 0; r < rounds; r++) {
         side_run(&a, r, pool);
         side_run(&b, r, pool);
