@@ -1,6 +1,7 @@
 /* bonsaid: reads its options, opens its parts, listens, and goes down in order:
  * readiness off → no new work → what runs ends → the store closes. */
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,18 @@ static void ensure_environment(char **argv) {
     setenv("OMP_NUM_THREADS", "1", 0);
     setenv("UV_THREADPOOL_SIZE", "16", 0);
     execv("/proc/self/exe", argv);
+}
+
+/* What loading needs for a moment comes in megabytes, on any thread. The C library would learn to keep such
+ * memory for later (its thresholds grow), once for each thread's heap, and malloc_trim() does not reach the
+ * end of those. A request's body stays below: fresh pages for each would cost more than its plan. */
+#define KEPT_BYTES (2 << 20)
+#define N_HEAPS    2
+
+static void return_memory_at_once(void) {
+    mallopt(M_MMAP_THRESHOLD, KEPT_BYTES);
+    mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
+    mallopt(M_ARENA_MAX, N_HEAPS);
 }
 
 static int print_help(void) {
@@ -130,6 +143,7 @@ int main(int argc, char **argv) {
     int r;
 
     ensure_environment(argv);
+    return_memory_at_once();
     signal(SIGPIPE, SIG_IGN);
     r = config_load(argc, argv, environ, &app.config, &action, &err);
     if (r < 0) {
