@@ -174,7 +174,7 @@ def forms(build, pairs):
     named = [pair.split("=", 1) for pair in pairs]
     theirs = {name: ort_memory(path) for name, path in named}
     ratios = []
-    with harness.Daemon(build, "--threads", "1") as daemon:
+    with harness.Daemon(build, "--threads", "1", "--tune=false") as daemon:
         daemon.wait_ready()
         pid = daemon.process.pid
         for name, path in named: # what a form brings for good is not its variant's
