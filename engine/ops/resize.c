@@ -82,8 +82,11 @@ static int read_axes(const struct resize_param *p, int rank, int *ret, struct er
     return p->axes ? (int)p->n_axes : rank;
 }
 
-static int place_by_scales(const struct tensor *x, const float *given, const int *axes, int n,
+static int place_by_scales(const struct tensor *x, const void *scales, const int *axes, int n,
     struct shape *ret, float *scale, struct error *err) {
+    float given[SHAPE_MAX_RANK];
+
+    memcpy(given, scales, (size_t)n * sizeof(*given)); /* unaligned in the file */
     for (int i = 0; i < n; i++) {
         double d = floor((double)x->shape.dim[axes[i]] * (double)given[i]);
 
@@ -150,7 +153,8 @@ int resize_place(const struct node *n, const struct tensor *const *in, struct sh
         return -EAGAIN;
     if (!scales && (!a || a->type != ATTR_FLOATS || a->n != (size_t)count))
         return error_code(err, -EBADMSG, "invalid_model", "neither scales nor sizes are given");
-    return place_by_scales(in[0], scales ? scales->data : a->floats, axes, count, ret, scale, err);
+    return place_by_scales(
+        in[0], scales ? scales->data : (const void *)a->floats, axes, count, ret, scale, err);
 }
 
 /* The crop: for each axis where it starts, then for each where it ends. */
@@ -187,8 +191,8 @@ struct resize {
 static int resize_read(const struct node *n, const struct tensor *const *in, struct resize *r) {
     const struct resize_param *p = n->param;
     int axes[SHAPE_MAX_RANK], count = read_axes(p, in[0]->shape.rank, axes, NULL), e;
-    const float *roi = p->coordinate == COORD_CROP ? in[1]->data : NULL;
-    float scale[SHAPE_MAX_RANK];
+    bool is_crop = p->coordinate == COORD_CROP;
+    float scale[SHAPE_MAX_RANK], roi[2 * SHAPE_MAX_RANK];
 
     *r = (struct resize){.in = in[0]->shape};
     e = resize_place(n, in, &r->out, scale, NULL);
@@ -196,7 +200,9 @@ static int resize_read(const struct node *n, const struct tensor *const *in, str
         return -EINVAL;
     for (int d = 0; d < r->in.rank; d++)
         r->axis[d] = (struct resize_axis){p, r->in.dim[d], r->out.dim[d], scale[d], 0, 1};
-    for (int i = 0; roi && i < count; i++) {
+    if (is_crop)
+        memcpy(roi, in[1]->data, 2 * (size_t)count * sizeof(*roi)); /* unaligned in the file */
+    for (int i = 0; is_crop && i < count; i++) {
         r->axis[axes[i]].start = roi[i];
         r->axis[axes[i]].end = roi[count + i];
     }
