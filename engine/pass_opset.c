@@ -213,5 +213,7 @@ int pass_raise_opset(struct graph *g, int64_t opset, struct error *err) {
     g->opset = opset;
     if (g->ir_version < 7)
         g->ir_version = 7; /* opset 13 came with IR 7 */
+    if (opset >= 21 && g->ir_version < 10)
+        g->ir_version = 10; /* and opset 21, whose types have 4 bits, with IR 10 */
     return graph_finish(g, err);
 }

@@ -1,6 +1,10 @@
 /* Weight forms: every row of the tables, emit then match, meaning. */
 #include "tests/unit/cmocka_all.h"
 
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -153,6 +157,67 @@ static void test_scales_that_do_not_fit_are_not_matched(void **state) {
     }
 }
 
+static void refuse(struct sample *s, const char *sentence) {
+    struct error err = {0};
+
+    if (weight_check(&s->w, &err) != -EBADMSG || !strstr(err.text, sentence))
+        fail_msg("'%s' was to say '%s'", err.text, sentence);
+}
+
+static struct sample *new_sample(const char *structure, const char *code) {
+    struct sample *s = malloc(sizeof(*s));
+    struct sample_kind k = {
+        .structure = weight_structure_find(structure),
+        .code = weight_code_find(code),
+        .scales = weight_scales_find("channel"),
+        .shape = {.rank = 4, .dim = {4, 8, 2, 3}},
+    };
+
+    assert_non_null(s);
+    assert_true(sample_init(s, &k));
+    return s;
+}
+
+static void test_numbers_that_cannot_be_are_refused_with_their_place(void **state) {
+    _cleanup_(freep) struct sample *lut = new_sample("dense", "lut5"), *sparse = new_sample("sparse", "s8");
+    _cleanup_(freep) struct sample *block = new_sample("block", "s8"), *scale = new_sample("dense", "bit");
+
+    (void)state;
+    lut->t_book.shape.dim[0] = 20;
+    lut->codes[0] = 3;
+    lut->codes[1] = 30;
+    refuse(lut, "index 1 of its weights is 30, outside of a codebook of 20 words");
+    sparse->place[sparse->w.n_stored - 1] = 255;
+    refuse(sparse, "puts a weight at");
+    block->place[0] = 200;
+    refuse(block, "entry 0 of its gaps puts a weight at 200, outside of 48");
+    scale->scale[2] = 0;
+    refuse(scale, "scale 2 of its weights is zero");
+    scale->scale[2] = INFINITY;
+    refuse(scale, "scale 2 of its weights is not a finite number");
+}
+
+/* One number of the pattern is another: it is no form any more. */
+static void test_patterns_that_nearly_match_are_no_forms(void **state) {
+    static const char *const structures[] = {"sparse", "block", "nm"};
+
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        _cleanup_(freep) struct sample *s = new_sample(structures[i], "s8");
+        _cleanup_(graph_freep) struct graph *g = graph_new();
+        const struct weight *found;
+        struct error err = {0};
+        int v = weight_emit(g, 0, "w", &s->w);
+
+        assert_true(v >= 0);
+        for (size_t k = 0; k < g->n_nodes; k++)
+            if (strcmp(g->nodes[k].op_type, "ScatterElements") == 0)
+                assert_int_equal(graph_set_attr_string(g, &g->nodes[k], "reduction", "add"), 0);
+        assert_int_equal(weight_match(g, v, &found, NULL, &err), 0);
+        assert_null(found);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_emit_then_match_gives_the_same_bytes),
@@ -160,6 +225,8 @@ int main(void) {
         cmocka_unit_test(test_rows_are_found_by_name),
         cmocka_unit_test(test_codes_are_the_same_integers_in_every_form),
         cmocka_unit_test(test_scales_that_do_not_fit_are_not_matched),
+        cmocka_unit_test(test_numbers_that_cannot_be_are_refused_with_their_place),
+        cmocka_unit_test(test_patterns_that_nearly_match_are_no_forms),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
