@@ -17,11 +17,9 @@ INLINE void group_run(const struct s8_job *j, const struct streams *s, __m512i s
     const int per_step = n == 1 ? 1 : 2;
 
 #pragma GCC unroll 8
-    for (int i = 0; i < S8_GROUP / per_step; i++) {
+    for (int i = 0; i < n_steps; i++) {
         __m512i w[4];
 
-        if (i >= n_steps)
-            break;
 #pragma GCC unroll 4
         for (int c = 0; c < n; c++)
             w[c] =
