@@ -72,6 +72,7 @@ struct value {
     int producer;                  /* node index, -1: input or initialiser */
     const struct tensor *init;     /* initialiser (constant), NULL: computed */
     struct quant quant;            /* set by pass_qdq on values that travel as int8 */
+    bool is_sign;                  /* set by pass_sign: all elements are +1 or -1, LAYOUT_BITS holds them */
     bool is_input, is_output;      /* is_input with init: an initialiser listed as input (IR 3) */
     const struct value_kept *kept; /* as it was read, for the writer (graph_store.h); NULL: made by us */
 };
@@ -110,6 +111,8 @@ struct node {
     struct post post[NODE_MAX_POSTS];
     const struct weight *weight; /* recognised form of in[1]; NULL: none (weight.h) */
     bool is_encoding;            /* part of such a form: computed only where a kernel cannot take the codes */
+    const float *sign_scale;     /* [output channels]: in[0] is_sign and the weights are plus or minus this
+                                    (pass_sign); NULL: not so */
 };
 
 struct prop {

@@ -184,13 +184,13 @@ static void mark_needed(const struct graph *g, bool *need_value, bool *need_node
     while (n_work) {
         const struct node *n = &g->nodes[work[--n_work]];
 
-        for (int k = 0; k < n->n_in; k++) {
-            int p;
+        for (int k = 0; k < n->n_in + n->n_post; k++) {
+            int v = k < n->n_in ? n->in[k] : n->post[k - n->n_in].other, p;
 
-            if (n->in[k] < 0)
+            if (v < 0)
                 continue;
-            need_value[n->in[k]] = true;
-            p = g->values[n->in[k]].producer;
+            need_value[v] = true;
+            p = g->values[v].producer;
             if (p >= 0 && !need_node[p]) {
                 need_node[p] = true;
                 work[n_work++] = p;

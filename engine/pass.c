@@ -10,6 +10,7 @@ static const struct pass fold_batch_norm = {"fold_batch_norm", true, pass_fold_b
 static const struct pass match_weights = {"match_weights", false, pass_match_weights};
 static const struct pass qdq = {"qdq", false, pass_qdq};
 static const struct pass fuse = {"fuse", false, pass_fuse};
+static const struct pass sign = {"sign", false, pass_sign};
 
 const struct pass *const pass_table[] = {
     &remove_identities,
@@ -21,5 +22,6 @@ const struct pass *const pass_table[] = {
     &match_weights,
     &qdq,
     &fuse,
+    &sign,
 };
 const size_t pass_table_size = sizeof(pass_table) / sizeof(*pass_table);

@@ -41,6 +41,7 @@ int pass_match_weights(struct graph *g, struct error *err); /* node->weight */
 int pass_qdq(struct graph *g, struct error *err); /* Q/DQ around layers → values that travel as int8 */
 int pass_fuse(
     struct graph *g, struct error *err); /* hard-swish spelled out, activations, residual Add → posts */
+int pass_sign(struct graph *g, struct error *err); /* signs of activations → values that travel as bits */
 
 /* The numbers of an activation node as a post has them (graph.h); false: no activation that pass_fuse knows,
  * or bounds that are not constant. */

@@ -35,6 +35,11 @@ size_t plan_form_bytes(const struct form *f) {
 
     if (f->type.layout == LAYOUT_nChw16c && s.rank >= 3)
         s.dim[1] = (s.dim[1] + 15) / 16 * 16;
+    if (f->type.layout == LAYOUT_BITS && s.rank >= 3) {
+        s.dim[1] = (s.dim[1] + 63) / 64;
+        (void)shape_bytes(&s, DT_U64, &bytes);
+        return bytes;
+    }
     (void)shape_bytes(&s, f->type.dtype, &bytes); /* cannot overflow: plan_infer limits sizes */
     return bytes;
 }

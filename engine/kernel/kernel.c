@@ -4,6 +4,17 @@
 
 const struct kernel *const kernel_table[] = {
     /* best first for each operator */
+    &kernel_conv_xnor_avx512vpopcntdq,
+    &kernel_conv_xnor_bits_avx512vpopcntdq,
+    &kernel_gemm_xnor_avx512vpopcntdq,
+    &kernel_conv_xnor_avx2,
+    &kernel_conv_xnor_bits_avx2,
+    &kernel_gemm_xnor_avx2,
+    &kernel_conv_xnor_plain,
+    &kernel_conv_xnor_bits_plain,
+    &kernel_gemm_xnor_plain,
+    &kernel_binarize_f32,
+    &kernel_pad_bits,
     &kernel_batch_norm_f32,
     &kernel_binary_f32,
     &kernel_concat_copy,
@@ -56,5 +67,6 @@ const size_t kernel_table_size = sizeof(kernel_table) / sizeof(*kernel_table);
 
 const struct kernel *const kernel_convert_table[] = {
     &kernel_convert_any,
+    &kernel_convert_bits,
 };
 const size_t kernel_convert_table_size = sizeof(kernel_convert_table) / sizeof(*kernel_convert_table);

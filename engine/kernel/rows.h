@@ -41,4 +41,11 @@ extern const struct kernel kernel_conv_sparse_s8_avx512, kernel_conv_sparse_s8_a
 extern const struct kernel kernel_gemm_sparse_s8_avx512, kernel_gemm_sparse_s8_avx2,
     kernel_gemm_sparse_s8_plain;
 
+/* on signs */
+extern const struct kernel kernel_binarize_f32, kernel_convert_bits, kernel_pad_bits;
+extern const struct kernel kernel_conv_xnor_avx512vpopcntdq, kernel_conv_xnor_avx2, kernel_conv_xnor_plain;
+extern const struct kernel kernel_conv_xnor_bits_avx512vpopcntdq, kernel_conv_xnor_bits_avx2,
+    kernel_conv_xnor_bits_plain;
+extern const struct kernel kernel_gemm_xnor_avx512vpopcntdq, kernel_gemm_xnor_avx2, kernel_gemm_xnor_plain;
+
 #endif

@@ -9,8 +9,8 @@ bool s8_is_codes(const struct vtype *t) {
     return t->dtype == DT_U8 && t->quant.scale > 0;
 }
 
-/* Bounds of a clamp: what its operator makes of the two ends of the line. */
-static bool clamp_bounds(const struct post *p, float *low, float *high) {
+/* What its operator makes of the two ends of the line. */
+bool s8_clamp_bounds(const struct post *p, float *low, float *high) {
     _Alignas(64) float ends[2] = {-FLT_MAX, FLT_MAX}, bound[2];
     struct tensor x = {.dtype = DT_F32, .shape = {.rank = 1, .dim = {2}}, .data = ends};
     struct tensor y = {.dtype = DT_F32, .shape = {.rank = 1, .dim = {2}}, .data = bound};
@@ -42,7 +42,7 @@ bool s8_output_init(const struct layer *l, struct s8_output *ret) {
     for (int i = 0; i < l->node->n_post; i++) {
         float low, high;
 
-        if (!clamp_bounds(&l->node->post[i], &low, &high))
+        if (!s8_clamp_bounds(&l->node->post[i], &low, &high))
             return false;
         low = o.is_float ? low : rintf(low / scale);
         high = o.is_float ? high : rintf(high / scale);

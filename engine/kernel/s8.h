@@ -22,6 +22,9 @@ struct s8_output {
 /* False: a post is not a clamp, or the output is neither u8 codes nor f32. */
 bool s8_output_init(const struct layer *l, struct s8_output *ret);
 
+/* Bounds of a clamp: y = min(max(x, *low), *high); false: another operator. */
+bool s8_clamp_bounds(const struct post *p, float *low, float *high);
+
 /* Is input i u8 codes (quantised per tensor)? */
 bool s8_is_codes(const struct vtype *t);
 

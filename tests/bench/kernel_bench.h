@@ -20,7 +20,7 @@ struct layer_shape {
 enum weights {
     WEIGHTS_FLOAT,    /* float layer, float weights */
     WEIGHTS_INT8,     /* between QuantizeLinear and DequantizeLinear, a scale a channel */
-    WEIGHTS_SIGN,     /* +-1 times a scale a channel, the input through Sign */
+    WEIGHTS_SIGN,     /* +-1 times a scale a channel, the input a sign too */
     WEIGHTS_LOW_RANK, /* two layers: kernel to `rank` channels, then 1x1 */
     WEIGHTS_PEER,     /* not ours: oneDNN's int8 */
 };

@@ -60,6 +60,13 @@ static int quantize(struct builder *b, int x) {
     return node(b, "DequantizeLinear", (const int[]){q, scale, zero}, 3, NULL);
 }
 
+/* +1 and -1, as a network of signs has it (the operator Sign makes 0 of 0). */
+static int sign(struct builder *b, int x) {
+    const int is_one = node(b, "GreaterOrEqual", (const int[]){x, scalar_f32(b, 0)}, 2, NULL);
+
+    return node(b, "Where", (const int[]){is_one, scalar_f32(b, 1), scalar_f32(b, -1)}, 3, NULL);
+}
+
 /* One number of a weight's alphabet in [-1, 1). */
 static float draw(struct builder *b, int levels) {
     float f = next_random(b);
@@ -191,7 +198,7 @@ static struct graph *build(const struct layer_shape *s, const struct contender *
     if (c->weights == WEIGHTS_INT8)
         x = quantize(&b, x);
     if (c->weights == WEIGHTS_SIGN)
-        x = node(&b, "Sign", &x, 1, NULL);
+        x = sign(&b, x);
     y = c->weights == WEIGHTS_LOW_RANK ? add_low_rank(&b, x, s, c, ret_left)
                                        : add_layer(&b, x, s, c, ret_left);
     if (c->weights == WEIGHTS_INT8)

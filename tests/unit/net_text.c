@@ -46,6 +46,8 @@ static enum dtype shape_numbers(char kind, float *x, int64_t n) {
 
         if (kind == 'p')
             x[i] = 0.004f + 0.003f * f;
+        if (kind == 'h')
+            x[i] = f < 0 ? -0.5f : 0.5f;
         if (kind == 'q')
             ((int8_t *)x)[i] = (int8_t)(127 * f);
         if (kind == 'r')

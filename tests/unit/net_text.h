@@ -8,7 +8,7 @@
  * out,
  * ">3" the number of outputs, a bare name a value named before (a node's output is y0, y1, …); the (a name
  * that begins with q: int8, r: int32, p: small positive floats, as scales are; z: floats, nine tenths of them
- * zero); the rest are attributes, with
+ * zero; h: 0.5 or -0.5); the rest are attributes, with
  * names of three letters or more: "pads=1,1,1,1", "axis=1", "alpha=0.5", "auto_pad=VALID". */
 #ifndef TESTS_UNIT_NET_TEXT_H
 #define TESTS_UNIT_NET_TEXT_H
