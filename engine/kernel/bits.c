@@ -85,7 +85,7 @@ KERNEL_AVX512 static void bits_pack_avx512(const struct bits_source *s, int64_t 
             uint64_t word = 0;
 
             for (int64_t k = at; k < c && k < at + 64; k += 16, x += s->run) {
-                __mmask16 mask = c - k >= 16 ? 0xffff : (__mmask16)((1u << (c - k)) - 1);
+                __mmask16 mask = (__mmask16)(c - k >= 16 ? 0xffffu : (1u << (c - k)) - 1);
 
                 word |= bits_avx512(x, flip + k, limit + k, mask) << (k - at);
             }

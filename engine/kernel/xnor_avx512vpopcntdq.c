@@ -31,7 +31,7 @@ ISA_INLINE void store(const struct xnor_job *j, const struct xnor_tile *t, int i
     const struct xnor_output *o = &j->out;
     int64_t class = xnor_class(j, t, i), c0 = t->block * XNOR_BLOCK, place = xnor_place(j, t, i);
     int64_t left = j->n_channels - c0;
-    __mmask8 mask = left >= XNOR_BLOCK ? 0xff : (__mmask8)((1u << left) - 1);
+    __mmask8 mask = (__mmask8)(left >= XNOR_BLOCK ? 0xffu : (1u << left) - 1);
     __m256i fix = _mm256_cvtepi16_epi32(
         _mm_loadu_si128((const __m128i *)(const void *)(j->border.fix + class * j->padded + c0)));
     __m256i sum = _mm256_sub_epi32(_mm512_cvtepi64_epi32(count), fix);
@@ -103,7 +103,7 @@ ISA static void xnor_run(const struct xnor_job *j) {
 
 ISA static void add_triples(const uint64_t *x, uint64_t *sums, int64_t n) {
     for (int64_t i = 0; i < n; i += 8) {
-        __mmask8 mask = n - i >= 8 ? 0xff : (__mmask8)((1u << (n - i)) - 1);
+        __mmask8 mask = (__mmask8)(n - i >= 8 ? 0xffu : (1u << (n - i)) - 1);
         __m512i v = _mm512_ternarylogic_epi64(_mm512_maskz_loadu_epi64(mask, x + i),
             _mm512_maskz_loadu_epi64(mask, x + i + 1), _mm512_maskz_loadu_epi64(mask, x + i + 2), 0x96);
 

@@ -131,6 +131,7 @@ static const char *const nets[] = {
     "LogSoftmax x=4x17",
     "LRN x=1x16x9x9 size=5 alpha=0.3 beta=0.75 bias=1.5",
     "Conv x=1x3x9x9 w=20x3x3x3; LRN $ size=3 alpha=0.3",
+    "GreaterOrEqual x=2x70x9x7 z:0.0; Where $ one:1.0 neg:-1.0; Conv $ h=9x70x3x3 pads=1,1,1,1; Add $ y2",
     "Add x=0x3 b=3",
     "Conv x=0x3x8x8 w=4x3x3x3; Relu $; Add $ b=4x1x1; GlobalAveragePool $",
     "Relu x=1x3x4x4; Sigmoid $; Tanh $; LeakyRelu $; HardSwish $; Clip $ lo:0.1",
