@@ -28,7 +28,7 @@ void weight_read(const struct tensor *t, unsigned bits, int64_t first, int64_t n
         for (int64_t i = 0; i < n; i++) {
             uint64_t at = (uint64_t)(first + i) * size;
 
-            ret[i] = p[at / 8] >> at % 8 & mask;
+            ret[i] = (int64_t)((unsigned)p[at / 8] >> at % 8 & mask);
             ret[i] = is_signed ? sign_extend((uint64_t)ret[i], size) : ret[i];
         }
     } else {
