@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "daemon/models.h"
+#include "engine/pack_store.h"
 
 /* What the table knows of a variant, loaded or not. */
 struct entry {
@@ -24,7 +25,8 @@ struct residency {
     struct store *store;
     struct residency_options options;
     struct cpu cpu;
-    pthread_mutex_t lock; /* protects the entries; never held while loading */
+    struct pack_store *packs; /* of all nets */
+    pthread_mutex_t lock;     /* protects the entries; never held while loading */
     pthread_cond_t changed;
     struct entry *first;
     atomic_size_t max_arena; /* what a slot may take for a run at a size that was not seen before */
@@ -74,9 +76,10 @@ int residency_new(
     if (!r)
         return error_oom(err);
     e = cpu_detect(getenv("BONSAI_CPU_HIDE"), &r->cpu, err);
-    if (e < 0) {
+    r->packs = e < 0 ? NULL : pack_store_new();
+    if (!r->packs) {
         free(r);
-        return e;
+        return e < 0 ? e : error_oom(err);
     }
     r->store = s;
     r->options = *o;
@@ -97,6 +100,7 @@ struct residency *residency_free(struct residency *r) {
     }
     pthread_cond_destroy(&r->changed);
     pthread_mutex_destroy(&r->lock);
+    pack_store_unref(r->packs);
     free(r);
     return NULL;
 }
@@ -129,8 +133,8 @@ struct tally {
     uint64_t packs; /* number of the count of packed weights, which nets share */
 };
 
-static struct tally tally_new(void) {
-    return (struct tally){.packs = net_new_tally()};
+static struct tally tally_new(const struct residency *r) {
+    return (struct tally){.packs = pack_store_new_tally(r->packs)};
 }
 
 static void tally_add(struct tally *t, struct net *n) {
@@ -148,7 +152,7 @@ static uint64_t tally_bytes(const struct tally *t, unsigned slots) {
 
 /* What is left of the budget beside weights and plans, for each slot. */
 static void limit_arenas_locked(struct residency *r) {
-    struct tally t = tally_new();
+    struct tally t = tally_new(r);
 
     for (const struct entry *e = r->first; e; e = e->next)
         if (e->resident)
@@ -158,7 +162,7 @@ static void limit_arenas_locked(struct residency *r) {
 }
 
 static uint64_t used_locked(const struct residency *r) {
-    struct tally t = tally_new();
+    struct tally t = tally_new(r);
 
     for (const struct entry *e = r->first; e; e = e->next)
         if (e->resident)
@@ -216,7 +220,7 @@ static void let_go(struct residency *r, struct resident *gone) {
 
 /* With `net`, which is not in the table yet. */
 static uint64_t used_with_locked(const struct residency *r, struct net *net) {
-    struct tally t = tally_new();
+    struct tally t = tally_new(r);
 
     tally_add(&t, net);
     for (const struct entry *e = r->first; e; e = e->next)
@@ -228,7 +232,7 @@ static uint64_t used_with_locked(const struct residency *r, struct net *net) {
 /* Least recently used first, only if that is enough; nothing changes otherwise. */
 static bool make_room_locked(
     struct residency *r, struct net *net, bool may_evict, uint64_t *ret_available, struct resident **gone) {
-    struct tally kept = tally_new();
+    struct tally kept = tally_new(r);
     uint64_t used;
 
     for (struct entry *e = r->first; e; e = e->next)
@@ -294,7 +298,7 @@ static struct resident *resident_new(const json_t *doc, const char *key) {
 static int load_net(
     struct residency *r, const json_t *doc, const char *key, struct resident **ret, struct error *err) {
     struct resident *x = resident_new(doc, key);
-    struct net_options o = {.cpu = r->cpu, .tuner = r->options.tuner};
+    struct net_options o = {.cpu = r->cpu, .tuner = r->options.tuner, .store = r->packs};
     _cleanup_(closep) int fd = -1;
     const char *policy = json_string_value(json_object_get(doc, "policy"));
     int e;
@@ -548,7 +552,7 @@ void residency_restore(struct residency *r) {
 
 /* Each once: what all variants of the model come to, less what each has for itself. */
 uint64_t residency_shared(struct residency *r, const char *model) {
-    uint64_t tally = net_new_tally(), all = 0, own = 0;
+    uint64_t tally = pack_store_new_tally(r->packs), all = 0, own = 0;
 
     pthread_mutex_lock(&r->lock);
     for (const struct entry *e = r->first; e; e = e->next) {

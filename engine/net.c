@@ -7,13 +7,13 @@
 #include "engine/onnx.h"
 #include "engine/pass.h"
 
-struct net_packs *net_packs_new(void) {
+struct net_packs *net_packs_new(struct pack_store *store) {
     struct net_packs *p = calloc(1, sizeof(*p));
 
     if (!p)
         return NULL;
     p->refs = 1;
-    p->cache = pack_cache_new();
+    p->cache = pack_cache_new(store);
     if (p->cache)
         return p;
     free(p);
@@ -86,7 +86,7 @@ int net_new(struct graph *g, const struct net_options *o, struct net **ret, stru
     n->options = *o;
     n->kernels = o->kernels ? strdup(o->kernels) : NULL;
     n->options.kernels = n->kernels;
-    n->packs = net_packs_new();
+    n->packs = net_packs_new(n->options.store);
     if (!n->packs || (o->kernels && !n->kernels))
         return error_oom(err);
     r = onednn_new(&n->onednn, err);
@@ -357,10 +357,6 @@ void net_count_bytes(const struct net *n, struct net_bytes *ret) {
             ret->arena_max = n->plans[i]->arena_size;
     }
     pthread_mutex_unlock(&m->mutex);
-}
-
-uint64_t net_new_tally(void) {
-    return pack_bytes_new_tally();
 }
 
 size_t net_tally_packed(const struct net *n, uint64_t tally) {

@@ -33,8 +33,10 @@ struct net_options {
     bool reference;      /* only reference kernels, no execution passes: the oracle of the tests */
     struct tuner *tuner; /* times of kernels, shared by all nets, lives longer than they; NULL: the default
                             table alone decides */
-    const char *kernels; /* "conv_f32_onednn,-conv_s8_onednn": forced or (-) forbidden names; NULL: the
-                            default table */
+    struct pack_store *store; /* packed weights, each once for all nets with this store (pack_store.h), which
+                                 hold it; NULL: the net's own */
+    const char *kernels;      /* "conv_f32_onednn,-conv_s8_onednn": forced or (-) forbidden names; NULL: the
+                                 default table */
 };
 
 int net_open_fd(int fd, const struct net_options *o, struct net **ret, struct error *err);
@@ -107,8 +109,8 @@ struct net_bytes {
 };
 void net_count_bytes(const struct net *n, struct net_bytes *ret);
 
-/* Packed weights of several nets together: a new tally, then of each net those that none before it had. */
-uint64_t net_new_tally(void);
+/* Packed weights of several nets of one store together: of each net those that none before it had in this
+ * tally (pack_store_new_tally). */
 size_t net_tally_packed(const struct net *n, uint64_t tally);
 
 #endif

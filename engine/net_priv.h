@@ -57,7 +57,7 @@ void net_build_done(struct net_build *b);
 int net_build_plan(const struct net *n, struct net_build *b, const struct plan_choice *choices,
     const struct shape *inputs, unsigned threads, struct plan **ret, struct error *err);
 
-struct net_packs *net_packs_new(void);
+struct net_packs *net_packs_new(struct pack_store *store);
 
 /* The rest with `building` held. */
 

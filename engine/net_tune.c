@@ -157,7 +157,7 @@ static int draw_sketch(struct tuning *t, struct error *err) {
     pthread_mutex_lock(&n->building);
     i = first_untuned(n);
     if (i) {
-        t->packs = pack_cache_new();
+        t->packs = pack_cache_new(n->options.store);
         r = t->packs ? net_begin_build(n, t->packs, &t->build, err) : error_oom(err);
         if (r == 0)
             r = plan_sketch(&t->build.env, i->inputs, i->threads, &t->sketch, err);
@@ -214,7 +214,7 @@ static int build_new(struct tuning *t, struct net_packs *packs, struct plan **re
 
 /* 0, 1: stopped, or negative. */
 static int try_new(struct tuning *t, bool *ret_changed, struct error *err) {
-    struct net_packs *packs = net_packs_new();
+    struct net_packs *packs = net_packs_new(t->net->options.store);
     struct plan *new = NULL, *old = NULL;
     bool is_faster = false;
     char key[TUNE_KEY_MAX];

@@ -10,17 +10,24 @@
 #define N_BUCKETS 256
 
 struct pack_cache {
+    struct pack_store *store;
     pthread_mutex_t mutex; /* protects what follows, and the links of every pack */
     struct pack *bucket[N_BUCKETS];
     struct pack *first; /* all, by next_in_net */
     size_t used;        /* bytes found or published since pack_take_used */
 };
 
-struct pack_cache *pack_cache_new(void) {
+struct pack_cache *pack_cache_new(struct pack_store *store) {
     struct pack_cache *c = calloc(1, sizeof(*c));
 
-    if (c)
-        pthread_mutex_init(&c->mutex, NULL);
+    if (!c)
+        return NULL;
+    c->store = store ? pack_store_ref(store) : pack_store_new();
+    if (!c->store) {
+        free(c);
+        return NULL;
+    }
+    pthread_mutex_init(&c->mutex, NULL);
     return c;
 }
 
@@ -34,6 +41,7 @@ struct pack_cache *pack_cache_free(struct pack_cache *c) {
         pack_drop(p);
     }
     pthread_mutex_destroy(&c->mutex);
+    pack_store_unref(c->store);
     free(c);
     return NULL;
 }
@@ -105,7 +113,7 @@ void pack_drop(struct pack *p) {
 const struct pack *pack_publish(struct pack_cache *c, struct pack *p) {
     struct pack *result;
 
-    p->bytes = pack_bytes_share(p->bytes);
+    p->bytes = pack_bytes_share(c->store, p->bytes);
     p->data = p->bytes->data;
     pthread_mutex_lock(&c->mutex);
     result = find_locked(c, p->key);
@@ -136,11 +144,11 @@ static const struct pack *first_of(struct pack_cache *c) {
 }
 
 struct pack_count pack_count_bytes(struct pack_cache *c) {
-    return pack_bytes_count(first_of(c));
+    return pack_bytes_count(c->store, first_of(c));
 }
 
 size_t pack_tally_bytes(struct pack_cache *c, uint64_t tally) {
-    return pack_bytes_tally(first_of(c), tally);
+    return pack_bytes_tally(c->store, first_of(c), tally);
 }
 
 size_t pack_take_used(struct pack_cache *c) {

@@ -1,8 +1,8 @@
 /* Packed weights of one net: made by the first plan that needs them, kept until the net goes, used by every
- * later plan. Where another net of the process has the same bytes, they are there once (pack_store.h). What a
- * pack looks like (blocked layout, sums of columns, …) is its maker's business: `meta`
- * holds the description. That the first plan fixes the layout and the later ones take it is what makes a
- * batch give the answers of single images.
+ * later plan. Where another net with the same store has the same bytes, they are there once (pack_store.h).
+ * What a pack looks like (blocked layout, sums of columns, …) is its maker's business: `meta` holds the
+ * description. That the first plan fixes the layout and the later ones take it is what makes a batch give the
+ * answers of single images.
  *
  * Safe from any thread; a pack is immutable once published. */
 #ifndef ENGINE_PACK_H
@@ -27,7 +27,8 @@ struct pack {
     struct pack_bytes *bytes;
 };
 
-struct pack_cache *pack_cache_new(void);
+/* `store` is held as long as the cache; NULL: one of its own. */
+struct pack_cache *pack_cache_new(struct pack_store *store);
 struct pack_cache *pack_cache_free(struct pack_cache *c);
 
 /* NULL: not there. The key names kernel, node and whatever else decides the bytes:

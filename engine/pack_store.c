@@ -1,6 +1,7 @@
 #include "engine/pack_store.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,11 +13,35 @@
 #define STRIDE       ((size_t)1024)
 #define SAMPLED_FROM ((size_t)64 << 10)
 
-static struct {
+struct pack_store {
+    atomic_uint refs;
     pthread_mutex_t mutex; /* protects the buckets and all of struct pack_bytes but data and size */
     struct pack_bytes *bucket[N_BUCKETS];
     uint64_t tally;
-} store = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+};
+
+struct pack_store *pack_store_new(void) {
+    struct pack_store *s = calloc(1, sizeof(*s));
+
+    if (!s)
+        return NULL;
+    atomic_init(&s->refs, 1);
+    pthread_mutex_init(&s->mutex, NULL);
+    return s;
+}
+
+struct pack_store *pack_store_ref(struct pack_store *s) {
+    atomic_fetch_add(&s->refs, 1);
+    return s;
+}
+
+struct pack_store *pack_store_unref(struct pack_store *s) {
+    if (!s || atomic_fetch_sub(&s->refs, 1) > 1)
+        return NULL;
+    pthread_mutex_destroy(&s->mutex);
+    free(s);
+    return NULL;
+}
 
 struct pack_bytes *pack_bytes_new(size_t size) {
     struct pack_bytes *b = calloc(1, sizeof(*b));
@@ -61,8 +86,8 @@ static uint64_t hash_of(const struct pack_bytes *b) {
     return h;
 }
 
-static struct pack_bytes **bucket_of(uint64_t hash) {
-    return &store.bucket[(hash >> 40) % N_BUCKETS];
+static struct pack_bytes **bucket_of(struct pack_store *s, uint64_t hash) {
+    return &s->bucket[(hash >> 40) % N_BUCKETS];
 }
 
 static struct pack_bytes *next_candidate(struct pack_bytes *at, const struct pack_bytes *b) {
@@ -72,7 +97,7 @@ static struct pack_bytes *next_candidate(struct pack_bytes *at, const struct pac
 }
 
 static void unlink_locked(struct pack_bytes *b) {
-    struct pack_bytes **p = bucket_of(b->hash);
+    struct pack_bytes **p = bucket_of(b->store, b->hash);
 
     while (*p != b)
         p = &(*p)->next;
@@ -89,51 +114,54 @@ static bool unref_locked(struct pack_bytes *b) {
 
 /* Comparing hundreds of megabytes must not hold up the others: a candidate is held by a reference meanwhile,
  * which keeps its place in the list, too. */
-struct pack_bytes *pack_bytes_share(struct pack_bytes *b) {
+struct pack_bytes *pack_bytes_share(struct pack_store *s, struct pack_bytes *b) {
     struct pack_bytes *c, **bucket;
 
     b->hash = hash_of(b);
-    bucket = bucket_of(b->hash);
-    pthread_mutex_lock(&store.mutex);
+    bucket = bucket_of(s, b->hash);
+    pthread_mutex_lock(&s->mutex);
     c = next_candidate(*bucket, b);
     while (c) {
         struct pack_bytes *next;
 
         c->refs++;
-        pthread_mutex_unlock(&store.mutex);
+        pthread_mutex_unlock(&s->mutex);
         if (memcmp(c->data, b->data, b->size) == 0) {
             bytes_free(b);
             return c;
         }
-        pthread_mutex_lock(&store.mutex);
+        pthread_mutex_lock(&s->mutex);
         next = next_candidate(c->next, b);
         if (unref_locked(c))
             bytes_free(c);
         c = next;
     }
+    b->store = s;
     b->refs = 1;
     b->next = *bucket;
     *bucket = b;
-    pthread_mutex_unlock(&store.mutex);
+    pthread_mutex_unlock(&s->mutex);
     return b;
 }
 
 void pack_bytes_drop(struct pack_bytes *b) {
-    bool is_last;
+    bool is_last = true;
 
     if (!b)
         return;
-    pthread_mutex_lock(&store.mutex);
-    is_last = b->refs == 0 || unref_locked(b);
-    pthread_mutex_unlock(&store.mutex);
+    if (b->store) {
+        pthread_mutex_lock(&b->store->mutex);
+        is_last = unref_locked(b);
+        pthread_mutex_unlock(&b->store->mutex);
+    }
     if (is_last)
         bytes_free(b);
 }
 
-struct pack_count pack_bytes_count(const struct pack *first) {
+struct pack_count pack_bytes_count(struct pack_store *s, const struct pack *first) {
     struct pack_count c = {0};
 
-    pthread_mutex_lock(&store.mutex);
+    pthread_mutex_lock(&s->mutex);
     for (const struct pack *p = first; p; p = p->next_in_net)
         p->bytes->counted = 0;
     for (const struct pack *p = first; p; p = p->next_in_net)
@@ -145,27 +173,27 @@ struct pack_count pack_bytes_count(const struct pack *first) {
             c.shared += p->size;
         p->bytes->counted = 0;
     }
-    pthread_mutex_unlock(&store.mutex);
+    pthread_mutex_unlock(&s->mutex);
     return c;
 }
 
-uint64_t pack_bytes_new_tally(void) {
+uint64_t pack_store_new_tally(struct pack_store *s) {
     uint64_t tally;
 
-    pthread_mutex_lock(&store.mutex);
-    tally = ++store.tally;
-    pthread_mutex_unlock(&store.mutex);
+    pthread_mutex_lock(&s->mutex);
+    tally = ++s->tally;
+    pthread_mutex_unlock(&s->mutex);
     return tally;
 }
 
-size_t pack_bytes_tally(const struct pack *first, uint64_t tally) {
+size_t pack_bytes_tally(struct pack_store *s, const struct pack *first, uint64_t tally) {
     size_t sum = 0;
 
-    pthread_mutex_lock(&store.mutex);
+    pthread_mutex_lock(&s->mutex);
     for (const struct pack *p = first; p; p = p->next_in_net) {
         sum += p->bytes->tally == tally ? 0 : p->size;
         p->bytes->tally = tally;
     }
-    pthread_mutex_unlock(&store.mutex);
+    pthread_mutex_unlock(&s->mutex);
     return sum;
 }

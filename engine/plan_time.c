@@ -366,7 +366,7 @@ static int hold_race(struct race *c, struct error *err) {
     bool is_done = false;
     int e = 0;
 
-    c->packs = pack_cache_new();
+    c->packs = pack_cache_new(c->env->options->store);
     if (!c->packs)
         return error_oom(err);
     skip_hopeless(c);

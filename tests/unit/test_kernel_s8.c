@@ -203,7 +203,7 @@ static void *formula(const struct fixture *f, const struct conv_case *k, size_t 
 /* The kernel's output, NULL when it does not fit. */
 static void *run_kernel(
     const struct fixture *f, const struct kernel *kernel, const char *hide, size_t size, unsigned n_threads) {
-    struct pack_cache *packs = pack_cache_new();
+    struct pack_cache *packs = pack_cache_new(NULL);
     struct layer l = f->l;
     struct kernel_state *s = NULL;
     struct error err = {0};
@@ -452,7 +452,7 @@ static void test_few_values_take_few_bytes(void **state) {
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
         for (size_t j = 0; j < 3; j++) {
             struct conv_case k = conv_cases[3];
-            struct pack_cache *packs = pack_cache_new();
+            struct pack_cache *packs = pack_cache_new(NULL);
             struct kernel_state *s = NULL;
             struct error err = {0};
             size_t scratch;

@@ -1,4 +1,4 @@
-/* Packed weights: equal ones are there once for the process, different ones never, and all are counted so. */
+/* Packed weights: equal ones are there once in a store, different ones never, and all are counted so. */
 #include "tests/unit/cmocka_all.h"
 
 #include <pthread.h>
@@ -23,7 +23,8 @@ static const struct pack *add(
 
 static void test_equal_bytes_are_there_once(void **state) {
     static const size_t sizes[] = {0, 1, 63, 4096, BIG, 4 << 20};
-    struct pack_cache *a = pack_cache_new(), *b = pack_cache_new();
+    struct pack_store *store = pack_store_new();
+    struct pack_cache *a = pack_cache_new(store), *b = pack_cache_new(store);
     size_t sum = 0;
 
     (void)state;
@@ -44,12 +45,13 @@ static void test_equal_bytes_are_there_once(void **state) {
     assert_int_equal(pack_count_bytes(b).shared, 0);
     assert_int_equal(((const uint8_t *)pack_find(b, "e")->data)[BIG - 1], 7);
     pack_cache_free(b);
+    pack_store_unref(store);
 }
 
 /* Where the hash takes no sample it is the same for both: only comparing tells. */
 static void test_bytes_that_differ_anywhere_stay_apart(void **state) {
     static const size_t places[] = {0, 63, 64, 500, 1023, 1024, BIG - 1};
-    struct pack_cache *c = pack_cache_new();
+    struct pack_cache *c = pack_cache_new(NULL);
     const struct pack *plain = add(c, "plain", BIG, 1, SIZE_MAX);
 
     (void)state;
@@ -66,8 +68,9 @@ static void test_bytes_that_differ_anywhere_stay_apart(void **state) {
 }
 
 static void test_counts_take_each_once(void **state) {
-    struct pack_cache *a = pack_cache_new(), *b = pack_cache_new();
-    uint64_t tally = pack_bytes_new_tally();
+    struct pack_store *store = pack_store_new();
+    struct pack_cache *a = pack_cache_new(store), *b = pack_cache_new(store);
+    uint64_t tally = pack_store_new_tally(store);
 
     (void)state;
     add(a, "one", 1000, 1, SIZE_MAX);
@@ -83,16 +86,24 @@ static void test_counts_take_each_once(void **state) {
     pack_cache_free(b);
     assert_int_equal(pack_count_bytes(a).own, 1500);
     pack_cache_free(a);
+    pack_store_unref(store);
 }
 
+struct churn {
+    struct pack_store *store;
+    int failed;
+};
+
 static void *churn(void *arg) {
+    struct churn *t = arg;
+
     for (int i = 0; i < 200; i++) {
-        struct pack_cache *c = pack_cache_new();
+        struct pack_cache *c = pack_cache_new(t->store);
         const struct pack *p = add(c, "p", BIG, (uint8_t)(i % 3), SIZE_MAX);
 
         pack_count_bytes(c);
         if (((const uint8_t *)p->data)[BIG / 2] != (uint8_t)(i % 3))
-            *(int *)arg = 1;
+            t->failed = 1;
         pack_cache_free(c);
     }
     return NULL;
@@ -100,20 +111,22 @@ static void *churn(void *arg) {
 
 static void test_from_many_threads(void **state) {
     pthread_t t[4];
-    int failed[4] = {0};
+    struct pack_store *store = pack_store_new();
+    struct churn c[4] = {{store, 0}, {store, 0}, {store, 0}, {store, 0}};
 
     (void)state;
     for (int i = 0; i < 4; i++)
-        assert_int_equal(pthread_create(&t[i], NULL, churn, &failed[i]), 0);
+        assert_int_equal(pthread_create(&t[i], NULL, churn, &c[i]), 0);
     for (int i = 0; i < 4; i++) {
         pthread_join(t[i], NULL);
-        assert_int_equal(failed[i], 0);
+        assert_int_equal(c[i].failed, 0);
     }
+    pack_store_unref(store);
 }
 
-static struct net *open_planned(const char *text) {
+static struct net *open_planned(const char *text, struct pack_store *store) {
     struct net_text t = net_text_read(text);
-    struct net_options o = {0};
+    struct net_options o = {.store = store};
     struct error err = {0};
     struct plan *p;
     struct net *n;
@@ -126,9 +139,10 @@ static struct net *open_planned(const char *text) {
 }
 
 static void test_nets_with_a_layer_in_common(void **state) {
-    struct net *a = open_planned("Conv x=1x64x14x14 w=64x64x3x3 b=64; Conv $ v=32x64x1x1"),
-               *b = open_planned("Conv x=1x64x14x14 w=64x64x3x3 b=64; Conv $ v=64x64x1x1");
-    uint64_t tally = net_new_tally();
+    struct pack_store *store = pack_store_new();
+    struct net *a = open_planned("Conv x=1x64x14x14 w=64x64x3x3 b=64; Conv $ v=32x64x1x1", store),
+               *b = open_planned("Conv x=1x64x14x14 w=64x64x3x3 b=64; Conv $ v=64x64x1x1", store);
+    uint64_t tally = pack_store_new_tally(store);
     struct net_bytes x, y;
 
     (void)state;
@@ -143,6 +157,7 @@ static void test_nets_with_a_layer_in_common(void **state) {
     assert_int_equal(x.shared, 0);
     assert_int_equal(x.packed, y.packed + y.shared);
     net_unref(b);
+    pack_store_unref(store);
 }
 
 int main(void) {

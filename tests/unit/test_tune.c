@@ -72,7 +72,7 @@ static void put_node(const struct fixture *f, const struct plan *p, const struct
 }
 
 static void put_rule(const struct fixture *f, const struct rule *rule) {
-    struct pack_cache *packs = pack_cache_new();
+    struct pack_cache *packs = pack_cache_new(NULL);
     struct net_build b = {0};
     struct plan *p = NULL;
     struct error err = {0};
@@ -305,7 +305,7 @@ static void test_plans_are_swapped_while_they_run(void **unused) {
     for (int i = 0; i < 2; i++)
         assert_int_equal(pthread_create(&thread[i], NULL, ask, &c), 0);
     for (int i = 0; i < 20; i++) {
-        struct net_packs *packs = net_packs_new();
+        struct net_packs *packs = net_packs_new(NULL);
         struct net_build b = {0};
         struct error err = {0};
         struct plan *p = NULL;
