@@ -174,20 +174,22 @@ static void read_attribute(struct reader_state *r, int node, char *word) {
 
 static void read_node(struct reader_state *r, char *text) {
     struct graph *g = r->t->graph;
-    int in[8], n_in = 0, out[8], n_out = 1, node, n_words = 0;
+    int in[16], n_in = 0, out[8], n_out = 1, node, n_words = 0;
     char *words[16], *save = NULL, name[32];
     const char *op = strtok_r(text, " ", &save);
 
     for (char *w; (w = strtok_r(NULL, " ", &save));) {
+        assert_true(n_in < 16 && n_words < 16);
         int v = *w == '>' ? -2 : read_input(r, w);
 
         if (*w == '>')
-            n_out = atoi(w + 1);
+            n_out = (int)strtol(w + 1, NULL, 10);
         else if (v == -2)
             words[n_words++] = w;
         else
             in[n_in++] = v;
     }
+    assert_true(n_out >= 1 && n_out <= 8);
     snprintf(name, sizeof(name), "y%zu", g->n_nodes);
     for (int i = 0; i < n_out; i++) {
         out[i] = graph_add_value(g, graph_unique_name(g, name), DT_NONE, &(struct shape){.rank = -1});
