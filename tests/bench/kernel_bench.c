@@ -9,7 +9,7 @@
  * To add a row: one line in `rows`. The layer is {inputs, outputs, kernel, size, stride, groups, batch}; a
  * side says what its weights are (kernel_bench.h) and, where the table would choose another, part of the name
  * of the kernel that must run it. Values decide the packing: `levels` 16 is a codebook of 4 bits, `zeros` 0.9
- * with `block` 4 nine tenths of zeros in blocks of four outputs. */
+ * with `block` 4 nine tenths of zeros in blocks of four inputs. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

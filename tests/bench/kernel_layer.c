@@ -76,22 +76,22 @@ static float draw(struct builder *b, int levels) {
     return levels ? floorf((f + 1) / 2 * (float)levels) * 2 / (float)levels - 1 + 1 / (float)levels : f;
 }
 
-/* W[oc][cols]; zeros come in blocks of `block` neighbouring rows (outputs) of one column. */
-static float *make_weights(
-    struct builder *b, const struct contender *c, int64_t oc, int64_t cols, double *ret_left) {
-    float *w = malloc((size_t)(oc * cols) * sizeof(*w));
+/* W[oc][inputs][taps]; zeros come in blocks of `block` neighbouring inputs of one output and tap. */
+static float *make_weights(struct builder *b, const struct contender *c, int64_t oc, int64_t inputs,
+    int64_t taps, double *ret_left) {
+    float *w = malloc((size_t)(oc * inputs * taps) * sizeof(*w));
     int64_t block = or_one(c->block), n = 0;
 
-    for (int64_t o = 0; w && o < oc; o += block)
-        for (int64_t i = 0; i < cols; i++) {
+    for (int64_t k = 0; w && k < oc * taps; k++)
+        for (int64_t first = 0; first < inputs; first += block) {
             bool is_zero = (next_random(b) + 1) / 2 < (float)c->zeros;
 
-            for (int64_t k = o; k < o + block && k < oc; k++) {
-                w[k * cols + i] = is_zero ? 0 : draw(b, c->levels);
+            for (int64_t i = first; i < first + block && i < inputs; i++) {
+                w[(k / taps * inputs + i) * taps + k % taps] = is_zero ? 0 : draw(b, c->levels);
                 n += !is_zero;
             }
         }
-    *ret_left = (double)n / (double)(oc * cols);
+    *ret_left = (double)n / (double)(oc * inputs * taps);
     if (!w)
         check(b, -ENOMEM);
     return w;
@@ -130,7 +130,9 @@ static int add_layer(
     int64_t taps = s->kernel ? s->kernel * s->kernel : 1, cols = s->ic / or_one(s->groups) * taps;
     struct shape shape = {
         .rank = s->kernel ? 4 : 2, .dim = {s->oc, s->ic / or_one(s->groups), s->kernel, s->kernel}};
-    float *w = make_weights(b, c, s->oc, cols, ret_left), *bias = calloc((size_t)s->oc, sizeof(*bias));
+    float *w = make_weights(
+              b, c, s->oc, s->ic / or_one(s->groups), or_one(s->kernel) * or_one(s->kernel), ret_left),
+          *bias = calloc((size_t)s->oc, sizeof(*bias));
     struct node *n;
     int in[3], y;
 
