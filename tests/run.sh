@@ -126,7 +126,8 @@ run_tsan() {
     compile tsan "$build/check/tsan" -Db_sanitize=thread || return
     for test in $(meson introspect --tests "$build/check/tsan" | python3 -c '
 import json, sys
-wanted = ("server", "scheduler", "store", "jobs", "daemon", "residency", "judge", "plan", "stream", "pool")
+wanted = ("server", "scheduler", "store", "jobs", "daemon", "residency", "judge", "pack", "plan", "stream", "pool", "train",
+          "tune")
 print(*sorted({t["name"] for t in json.load(sys.stdin) if "bonsaid:api" in t["suite"] or
                "bonsaid:unit" in t["suite"] and t["name"].startswith(wanted)}))'); do
         tests="$tests $test"
