@@ -66,7 +66,7 @@ step_of() {
     int8) echo '{"method":"quantize","scheme":"int8","observer":"minmax"}' ;;
     lut4 | lut2 | bit | trit) echo "{\"method\":\"encode\",\"form\":{\"code\":\"$1\"}}" ;;
     sparse) echo '{"method":"encode","form":{"structure":"sparse","code":"s8"},"sparsity":0.9}' ;;
-    block) echo '{"method":"encode","form":{"structure":"block","code":"s8"},"sparsity":0.9,"block_outputs":4,"block_inputs":1}' ;;
+    block) echo '{"method":"encode","form":{"structure":"block","code":"s8"},"sparsity":0.9}' ;;
     esac
 }
 
