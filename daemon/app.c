@@ -73,6 +73,13 @@ static void trim_slots(void *scheduler) {
     scheduler_trim(scheduler);
 }
 
+/* What is loaded while nothing is served may have all the cores. */
+static unsigned spare_threads(void *app) {
+    const struct app *a = app;
+
+    return scheduler_is_busy(a->scheduler) ? 1 : (unsigned)a->config.threads;
+}
+
 /* A file of times that cannot be used is measured anew. */
 static int open_tuner(struct app *a, struct error *err) {
     struct error why = {0};
@@ -118,8 +125,10 @@ static int open_parts(struct app *a, struct error *err) {
             &a->residency, err);
     if (r == 0)
         r = scheduler_new(&s, &a->scheduler, err);
-    if (r == 0)
+    if (r == 0) {
         residency_on_unload(a->residency, trim_slots, a->scheduler);
+        residency_on_load(a->residency, spare_threads, a);
+    }
     if (r == 0 && !(a->judge = judge_new()))
         r = error_oom(err);
     if (r == 0)
@@ -221,8 +230,10 @@ void app_close(struct app *a) {
     if (a->has_restorer)
         pthread_join(a->restorer, NULL);
     tuning_free(a->tuning);
-    if (a->residency)
+    if (a->residency) {
         residency_on_unload(a->residency, NULL, NULL);
+        residency_on_load(a->residency, NULL, NULL);
+    }
     scheduler_free(a->scheduler);
     jobs_free(a->jobs);
     events_free(a->events);

@@ -32,6 +32,8 @@ struct residency {
     atomic_size_t max_arena; /* what a slot may take for a run at a size that was not seen before */
     void (*unloaded)(void *ctx);
     void *unloaded_ctx;
+    unsigned (*spare_threads)(void *ctx);
+    void *spare_ctx;
 };
 
 struct resident_usage {
@@ -200,6 +202,23 @@ void residency_on_unload(struct residency *r, void (*unloaded)(void *ctx), void 
     pthread_mutex_unlock(&r->lock);
 }
 
+void residency_on_load(struct residency *r, unsigned (*spare_threads)(void *ctx), void *ctx) {
+    pthread_mutex_lock(&r->lock);
+    r->spare_threads = spare_threads;
+    r->spare_ctx = ctx;
+    pthread_mutex_unlock(&r->lock);
+}
+
+static unsigned spare_threads(void *residency) {
+    struct residency *r = residency;
+    unsigned n;
+
+    pthread_mutex_lock(&r->lock);
+    n = r->spare_threads ? r->spare_threads(r->spare_ctx) : 1;
+    pthread_mutex_unlock(&r->lock);
+    return n;
+}
+
 static void tell_unloaded(struct residency *r) {
     pthread_mutex_lock(&r->lock);
     if (r->unloaded)
@@ -298,7 +317,11 @@ static struct resident *resident_new(const json_t *doc, const char *key) {
 static int load_net(
     struct residency *r, const json_t *doc, const char *key, struct resident **ret, struct error *err) {
     struct resident *x = resident_new(doc, key);
-    struct net_options o = {.cpu = r->cpu, .tuner = r->options.tuner, .store = r->packs};
+    struct net_options o = {.cpu = r->cpu,
+        .tuner = r->options.tuner,
+        .store = r->packs,
+        .spare_threads = spare_threads,
+        .spare_ctx = r};
     _cleanup_(closep) int fd = -1;
     const char *policy = json_string_value(json_object_get(doc, "policy"));
     int e;

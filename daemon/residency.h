@@ -46,6 +46,10 @@ struct residency *residency_free(struct residency *r);
  * must not come back here. NULL: nobody. */
 void residency_on_unload(struct residency *r, void (*unloaded)(void *ctx), void *ctx);
 
+/* Says how many threads may load just now (net_options.spare_threads); also under the residency's lock. NULL,
+ * as at first: one. */
+void residency_on_load(struct residency *r, unsigned (*spare_threads)(void *ctx), void *ctx);
+
 /* A counted reference when it is ready. Loads on demand what was evicted (blocks); not_loaded when it was
  * unloaded by request, loading while another thread loads it and `may_wait` is false. */
 int residency_acquire(

@@ -37,6 +37,10 @@ struct net_options {
                                  hold it; NULL: the net's own */
     const char *kernels;      /* "conv_f32_onednn,-conv_s8_onednn": forced or (-) forbidden names; NULL: the
                                  default table */
+
+    /* How many threads may prepare a plan just now, the caller among them; NULL: none but the caller */
+    unsigned (*spare_threads)(void *ctx);
+    void *spare_ctx;
 };
 
 int net_open_fd(int fd, const struct net_options *o, struct net **ret, struct error *err);

@@ -14,8 +14,9 @@ struct pack_cache {
     pthread_mutex_t mutex; /* protects what follows, and the links of every pack */
     struct pack *bucket[N_BUCKETS];
     struct pack *first; /* all, by next_in_net */
-    size_t used;        /* bytes found or published since pack_take_used */
 };
+
+static _Thread_local size_t used; /* bytes this thread found or published since pack_take_used */
 
 struct pack_cache *pack_cache_new(struct pack_store *store) {
     struct pack_cache *c = calloc(1, sizeof(*c));
@@ -61,7 +62,7 @@ static struct pack *find_locked(struct pack_cache *c, const char *key) {
     while (p && strcmp(p->key, key) != 0)
         p = p->next;
     if (p)
-        c->used += p->size;
+        used += p->size;
     return p;
 }
 
@@ -124,7 +125,7 @@ const struct pack *pack_publish(struct pack_cache *c, struct pack *p) {
         *bucket = p;
         p->next_in_net = c->first;
         c->first = p;
-        c->used += p->size;
+        used += p->size;
         result = p;
     }
     pthread_mutex_unlock(&c->mutex);
@@ -151,12 +152,9 @@ size_t pack_tally_bytes(struct pack_cache *c, uint64_t tally) {
     return pack_bytes_tally(c->store, first_of(c), tally);
 }
 
-size_t pack_take_used(struct pack_cache *c) {
-    size_t used;
+size_t pack_take_used(void) {
+    size_t bytes = used;
 
-    pthread_mutex_lock(&c->mutex);
-    used = c->used;
-    c->used = 0;
-    pthread_mutex_unlock(&c->mutex);
-    return used;
+    used = 0;
+    return bytes;
 }

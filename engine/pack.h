@@ -49,7 +49,7 @@ struct pack_count pack_count_bytes(struct pack_cache *c);
 /* Of several nets together (pack_store.h). */
 size_t pack_tally_bytes(struct pack_cache *c, uint64_t tally);
 
-/* Bytes of the packs found or published since the last call: what one kernel's prepare used. */
-size_t pack_take_used(struct pack_cache *c);
+/* Bytes of the packs this thread found or published since its last call: what one kernel's prepare used. */
+size_t pack_take_used(void);
 
 #endif

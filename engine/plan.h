@@ -182,6 +182,10 @@ void plan_fill_layer(const struct plan *p, const struct plan_env *env, const str
 enum layout layout_normal(const struct shape *s, enum layout l);
 size_t plan_form_bytes(const struct form *f); /* as stored, padding of blocks included */
 
+/* plan_prepare.c. -EOPNOTSUPP with *ret_node set: the kernel chosen for that node will not have it after all.
+ */
+int plan_prepare(struct plan *p, const struct plan_env *env, const struct node **ret_node, struct error *err);
+
 /* plan_forms.c: indices, or a negative errno. */
 int plan_add_buffer(struct plan *p, enum buffer_kind kind, size_t size);
 /* A new form of `value`; buffer -1: a new one in the arena. */

@@ -171,91 +171,6 @@ static int build_steps(struct plan *p, const struct plan_env *env, struct error 
     return add_outputs(p, env, err);
 }
 
-static void fill_step_layer(
-    const struct plan *p, const struct plan_env *env, const struct step *s, struct layer_box *box) {
-    enum layout in = LAYOUT_PLAIN, out = LAYOUT_PLAIN;
-
-    if (!s->node) {
-        const struct form *from = &p->forms[s->in[0]];
-
-        plan_fill_conversion(p, env, &from->shape, &from->type, &p->forms[s->out[0]].type, box);
-        return;
-    }
-    for (int i = 0; i < s->n_in; i++) {
-        if (s->in[i] >= 0 && !plan_is_constant(p, p->forms[s->in[i]].value) &&
-            p->forms[s->in[i]].shape.rank >= 3)
-            in = p->forms[s->in[i]].type.layout;
-    }
-    for (int i = 0; i < s->n_out; i++) {
-        if (s->out[i] >= 0 && p->forms[s->out[i]].shape.rank >= 3)
-            out = p->forms[s->out[i]].type.layout;
-    }
-    plan_fill_layer(p, env, s->node, in, out, box);
-    box->l.in_place_post = s->in_place_post;
-}
-
-static void count_step(const struct plan *p, const struct layer_box *box, struct step *s) {
-    struct tensor in[LAYER_MAX_IO], out[LAYER_MAX_IO];
-    const struct tensor *in_ptr[LAYER_MAX_IO];
-    struct op_cost cost = {0};
-
-    if (!s->node || !s->node->op->cost)
-        return;
-    for (int i = 0; i < s->n_in; i++) {
-        in_ptr[i] = NULL;
-        if (s->node->in[i] < 0)
-            continue;
-        in[i] = box->in[i];
-        in[i].dtype = p->values[s->node->in[i]].logical;
-        in_ptr[i] = &in[i];
-    }
-    for (int i = 0; i < s->n_out; i++)
-        out[i] = box->out[i];
-    s->node->op->cost(s->node, in_ptr, out, &cost);
-    s->macs = cost.macs;
-}
-
-/* After packing so much, what was read of the file leaves memory again: else file and packs are both there.
- */
-#define RELEASE_BYTES ((size_t)16 << 20)
-
-/* -EOPNOTSUPP with *ret_node set: the kernel chosen for that node will not have it after all. */
-static int prepare_steps(
-    struct plan *p, const struct plan_env *env, const struct node **ret_node, struct error *err) {
-    size_t packed = 0;
-
-    for (size_t i = 0; i < p->n_steps; i++) {
-        struct step *s = &p->steps[i];
-        size_t scratch = 0;
-        struct layer_box box;
-        int r;
-
-        fill_step_layer(p, env, s, &box);
-        pack_take_used(env->packs);
-        r = s->kernel->prepare(&box.l, env->packs, &s->state, &scratch, err);
-        if (r < 0) {
-            *ret_node = s->node;
-            return r;
-        }
-        s->weight_bytes = pack_take_used(env->packs);
-        packed += s->weight_bytes;
-        if (packed >= RELEASE_BYTES) {
-            graph_release_pages(env->graph);
-            packed = 0;
-        }
-        count_step(p, &box, s);
-        if (scratch) {
-            int b = plan_add_buffer(p, BUFFER_ARENA, scratch);
-
-            if (b < 0)
-                return error_oom(err);
-            p->buffers[b].first = p->buffers[b].last = (int)i;
-            s->scratch = b;
-        }
-    }
-    return 0;
-}
-
 /* What another plan of the same image size runs, where that can be had here too. */
 static void take_choices(struct plan *p, const struct plan_env *env) {
     for (size_t i = 0; i < env->graph->n_nodes; i++) {
@@ -296,7 +211,7 @@ static int build_until_prepared(struct plan *p, const struct plan_env *env, stru
             r = place(p, env, err);
         if (r < 0)
             return r == -ENOMEM ? error_oom(err) : r;
-        r = prepare_steps(p, env, &refused, &e);
+        r = plan_prepare(p, env, &refused, &e);
         if (r == 0)
             return 0;
         if (r != -EOPNOTSUPP || !refused) {

@@ -2,7 +2,8 @@
  *
  *   load_first FILE
  *
- * Prints microseconds from opening to the first answer (batch 1, one thread), then what the process grew by,
+ * Prints microseconds from opening to the first answer (batch 1, the run on one thread; packing on
+ * BONSAI_THREADS, without it as many as there are cores), then what the process grew by,
  * in KiB: afterwards, and at its highest meanwhile. BONSAI_TUNE names a file of timings that a tuned daemon
  * would have. The other side is ort_load.mjs. */
 #include <fcntl.h>
@@ -77,8 +78,15 @@ static int first_answer(struct net *n, struct arena *arena, struct error *err) {
     return 0;
 }
 
+/* As in the daemon, whose default is a thread a core. */
+static unsigned all_threads(void *ctx) {
+    (void)ctx;
+    return getenv("BONSAI_THREADS") ? (unsigned)atoi(getenv("BONSAI_THREADS"))
+                                    : (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+}
+
 int main(int argc, char **argv) {
-    struct net_options o = {0};
+    struct net_options o = {.spare_threads = all_threads};
     struct arena arena = {0};
     struct error err = {0};
     struct net *n = NULL;

@@ -405,6 +405,65 @@ static void test_a_pool_runs_every_part_once(void **state) {
     pool_free(pool);
 }
 
+/* More than a million weights: enough to share the packing. */
+#define WIDE_NET                                                                                             \
+    "Conv x=1x64x9x9 w=320x64x3x3 b=320 pads=1,1,1,1; Relu $; Conv $ v=320x320x3x3 pads=1,1,1,1; Relu $; "   \
+    "Conv $ u=64x320x1x1 b=64; MaxPool $ kernel_shape=3,3 strides=2,2; Flatten $; Gemm $ g=1024x10 b=10"
+
+static unsigned four(void *asked) {
+    ++*(int *)asked;
+    return 4;
+}
+
+static struct net *open_sharing(const char *kernels, int *asked, struct shape *ret_input) {
+    struct net_options o = {.kernels = kernels, .spare_threads = asked ? four : NULL, .spare_ctx = asked};
+    struct net_text t = net_text_read(WIDE_NET);
+    struct error err = {0};
+    struct net *n = NULL;
+
+    assert_int_equal(cpu_detect(NULL, &o.cpu, &err), 0);
+    *ret_input = t.input[0];
+    if (net_new(t.graph, &o, &n, &err) < 0)
+        fail_msg("%s", err.text);
+    return n;
+}
+
+static void test_threads_that_prepare_change_nothing(void **state) {
+    static const char *const kernels[] = {NULL, "conv_f32_winograd4", "-conv_f32_onednn,-gemm_f32_onednn"};
+
+    (void)state;
+    for (size_t k = 0; k < sizeof(kernels) / sizeof(*kernels); k++) {
+        struct shape s;
+        int asked = 0;
+        struct net *n[2] = {open_sharing(kernels[k], NULL, &s), open_sharing(kernels[k], &asked, &s)};
+        struct plan *p[2] = {plan_for(n[0], &s, 1), plan_for(n[1], &s, 1)};
+        float *x = calloc((size_t)count(&s), sizeof(float)), y[2][10];
+
+        assert_non_null(x);
+        assert_int_equal(asked, 1);
+        for (int64_t i = 0; i < count(&s); i++)
+            x[i] = (float)(i % 97) / 97 - 0.5f;
+        assert_int_equal(plan_n_steps(p[0]), plan_n_steps(p[1]));
+        for (size_t i = 0; i < plan_n_steps(p[0]); i++) {
+            struct plan_step a, b;
+
+            plan_get_step(p[0], i, &a);
+            plan_get_step(p[1], i, &b);
+            assert_string_equal(a.kernel, b.kernel);
+            assert_int_equal(a.weight_bytes, b.weight_bytes);
+            assert_int_equal(a.macs, b.macs);
+        }
+        assert_int_equal(plan_arena_size(p[0]), plan_arena_size(p[1]));
+        for (int i = 0; i < 2; i++) {
+            run(p[i], &s, x, y[i], NULL);
+            plan_unref(p[i]);
+            net_unref(n[i]);
+        }
+        assert_memory_equal(y[0], y[1], sizeof(y[0]));
+        free(x);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_shapes_give_the_same_plan),
@@ -417,6 +476,7 @@ int main(void) {
         cmocka_unit_test(test_a_batch_gives_the_answers_of_single_images),
         cmocka_unit_test(test_threads_change_no_bit),
         cmocka_unit_test(test_many_threads_run_one_plan),
+        cmocka_unit_test(test_threads_that_prepare_change_nothing),
         cmocka_unit_test(test_counted_bytes_are_resident_bytes),
         cmocka_unit_test(test_unaligned_inputs_and_outputs_are_fine),
         cmocka_unit_test(test_a_pool_runs_every_part_once),
