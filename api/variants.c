@@ -381,7 +381,9 @@ const struct route variants_routes[] = {
         .run = RUN_POOL,
         .handle = get_variant,
         .id = "getVariant",
-        .summary = "A variant: how it was made, its layers with form and kernel, what was measured.",
+        .summary =
+            "A variant: how it was made, its layers with form and kernel, what was measured. `decoded`: the "
+            "layer's kernel cannot take the form and has its weights as floats.",
         .statuses = "200 404"},
     {.method = HTTP_GET,
         .path = VARIANT "/evaluations",

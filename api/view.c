@@ -45,7 +45,8 @@ static json_t *kernels_of(struct api *api, const char *key) {
         struct plan_step s;
 
         plan_get_step(plan, i, &s);
-        json_object_set_new(kernels, s.id, json_pack("{s:s, s:s}", "kernel", s.kernel, "form", s.form));
+        json_object_set_new(
+            kernels, s.id, json_pack("{s:s, s:b}", "kernel", s.kernel, "decoded", s.is_decoded));
     }
     plan_unref(plan);
     return kernels;
@@ -64,7 +65,8 @@ static json_t *form_of(const json_t *variant, const char *id) {
 static json_t *form_view(const json_t *variant, const json_t *row) {
     json_t *form = form_of(variant, json_string_value(json_object_get(row, "id")));
 
-    if (form)
+    form = form ? form : json_object_get(row, "form");
+    if (json_is_string(form))
         return json_incref(form);
     return json_integer_value(json_object_get(row, "params")) > 0 ? json_string("dense") : json_null();
 }
@@ -78,12 +80,13 @@ static json_t *layers_view(struct api *api, const json_t *variant, const char *k
         const char *id = json_string_value(json_object_get(row, "id"));
         json_t *k = json_object_get(kernels, id);
 
-        json_array_append_new(
-            list, json_pack("{s:s, s:O, s:o, s:o, s:O, s:O, s:O, s:o}", "name", id, "op",
-                      json_object_get(row, "op"), "form", form_view(variant, row), "kernel",
-                      or_null(json_object_get(k, "kernel")), "bytes", json_object_get(row, "bytes"), "macs",
-                      json_object_get(row, "macs"), "params", json_object_get(row, "params"), "latency_us",
-                      or_null(json_object_get(json_object_get(variant, "layer_us"), id))));
+        json_array_append_new(list,
+            json_pack("{s:s, s:O, s:o, s:o, s:o, s:O, s:O, s:O, s:o, s:o}", "name", id, "op",
+                json_object_get(row, "op"), "form", form_view(variant, row), "kernel",
+                or_null(json_object_get(k, "kernel")), "decoded", or_null(json_object_get(k, "decoded")),
+                "bytes", json_object_get(row, "bytes"), "macs", json_object_get(row, "macs"), "params",
+                json_object_get(row, "params"), "nonzero", or_null(json_object_get(row, "nonzero")),
+                "latency_us", or_null(json_object_get(json_object_get(variant, "layer_us"), id))));
     }
     json_decref(kernels);
     return list;

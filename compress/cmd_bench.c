@@ -159,9 +159,9 @@ static json_t *layers_json(const struct plan *p, const float *us) {
 
         plan_get_step(p, i, &step);
         json_array_append_new(
-            list, json_pack("{s:s, s:s, s:s, s:s, s:f, s:I, s:I}", "name", step.id, "op", step.op, "form",
-                      step.form, "kernel", step.kernel, "us", (double)us[i], "macs", (json_int_t)step.macs,
-                      "bytes", (json_int_t)step.weight_bytes));
+            list, json_pack("{s:s, s:s, s:s, s:s, s:b, s:f, s:I, s:I}", "name", step.id, "op", step.op,
+                      "form", step.form, "kernel", step.kernel, "decoded", step.is_decoded, "us",
+                      (double)us[i], "macs", (json_int_t)step.macs, "bytes", (json_int_t)step.weight_bytes));
     }
     return list;
 }

@@ -281,6 +281,8 @@ static int plan(const struct graph *g, const void *options, struct layers *layer
         struct weight w;
         int r;
 
+        if (e->form)
+            continue;
         if (g->values[n->in[1]].init->dtype != DT_F32) {
             layer_skip(e, "its weights are not float");
             continue;

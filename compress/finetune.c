@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "base/cleanup.h"
 #include "compress/learn.h"
 #include "engine/ops.h"
 #include "engine/pass.h"
@@ -135,7 +136,9 @@ static int plan(const struct graph *g, const void *options, struct layers *layer
         struct layer_entry *e = &layers->entry[i];
         const struct tensor *w = g->values[g->nodes[e->node].in[1]].init;
 
-        if (!w || w->dtype != DT_F32)
+        if (e->form)
+            continue;
+        if (w->dtype != DT_F32)
             layer_skip(e, "its weights are not float");
         else if (effects && e->is_selected)
             effects[i] = (struct effect){.form = "dense", .bytes = 4 * e->params, .macs = -1};
@@ -143,13 +146,22 @@ static int plan(const struct graph *g, const void *options, struct layers *layer
     return 0;
 }
 
-static int check_float(const struct graph *g, struct error *err) {
-    for (size_t i = 0; i < g->n_nodes; i++)
+static int check_float(struct graph *g, struct error *err) {
+    _cleanup_(layers_done) struct layers layers = {0};
+    int r = layers_list(g, NULL, &layers, err);
+
+    for (size_t i = 0; r == 0 && i < layers.n; i++)
+        if (layers.entry[i].form)
+            return error_code(err, -EBADMSG, "method_not_applicable",
+                "node '%s': its weights are encoded (%s); finetune needs float weights and comes before the "
+                "steps that encode them",
+                layers.entry[i].id, layers.entry[i].form);
+    for (size_t i = 0; r == 0 && i < g->n_nodes; i++)
         if (g->nodes[i].op->sees_codes)
             return error_code(err, -EBADMSG, "method_not_applicable",
                 "node '%s': the network is quantised; finetune comes before the steps that encode weights",
                 g->nodes[i].id);
-    return 0;
+    return r;
 }
 
 static int apply(

@@ -4,7 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "engine/ops.h"
+#include "engine/weight.h"
+
+const char layer_encoded[] = "its weights are encoded already";
 
 bool layer_matches(const char *glob, const char *id) {
     char base[256];
@@ -26,19 +30,43 @@ static const char *first_match(const char *const *globs, const char *id) {
     return NULL;
 }
 
-static bool is_layer(const struct graph *g, const struct node *n) {
-    return n->op && n->op->couple == OP_COUPLE_FREE && n->n_in >= 2 && n->in[1] >= 0 &&
-           g->values[n->in[1]].init != NULL;
+/* 1: *ret is its weights' shape, *ret_weight their form if they are encoded; 0: no layer; negative errno. */
+static int find_weight(struct graph *g, const struct node *n, const struct weight **ret_weight,
+    struct shape *ret, struct error *err) {
+    const struct weight *w = NULL;
+    int r;
+
+    *ret_weight = NULL;
+    if (!n->op || n->op->couple != OP_COUPLE_FREE || n->n_in < 2 || n->in[1] < 0)
+        return 0;
+    if (g->values[n->in[1]].init) {
+        *ret = g->values[n->in[1]].init->shape;
+        return 1;
+    }
+    r = weight_match(g, n->in[1], &w, NULL, err);
+    if (r < 0 || !w || !weight_is_encoded(w))
+        return r;
+    *ret_weight = w;
+    *ret = w->shape;
+    return 1;
 }
 
-static int fill_entry(const struct graph *g, int node, const struct scope *scope, struct layer_entry *e) {
+/* 1; 0: no layer; negative errno. */
+static int fill_entry(
+    struct graph *g, int node, const struct scope *scope, struct layer_entry *e, struct error *err) {
     const struct node *n = &g->nodes[node];
-    const struct shape *w = &g->values[n->in[1]].init->shape;
     const char *glob = scope ? first_match(scope->include, n->id) : NULL;
+    const struct weight *encoded;
+    struct shape shape, *w = &shape;
+    int r = find_weight(g, n, &encoded, w, err);
 
     *e = (struct layer_entry){.node = node, .id = n->id, .is_selected = true};
+    if (r <= 0)
+        return r;
     if (!shape_count(w, &e->params) || w->rank < 2)
         return 0;
+    e->form = encoded ? weight_form_name(encoded) : NULL;
+    e->bytes = encoded ? (int64_t)weight_bytes(encoded) : 4 * e->params;
     /* Conv's rows are dimension 0; Gemm and MatMul keep outputs last unless transB says otherwise */
     e->rows = w->rank > 2 || node_attr_int(n, "transB", 0) ? w->dim[0] : w->dim[w->rank - 1];
     e->cols = e->rows > 0 ? e->params / e->rows : 0;
@@ -47,18 +75,25 @@ static int fill_entry(const struct graph *g, int node, const struct scope *scope
         layer_skip(e, "not included");
     if (scope && first_match(scope->exclude, n->id))
         layer_skip(e, "excluded");
+    if (encoded)
+        layer_skip(e, layer_encoded);
     return 1;
 }
 
-int layers_list(const struct graph *g, const struct scope *scope, struct layers *ret, struct error *err) {
-    struct layers l = {.entry = calloc(g->n_nodes + 1, sizeof(*l.entry))};
+int layers_list(struct graph *g, const struct scope *scope, struct layers *ret, struct error *err) {
+    _cleanup_(layers_done) struct layers l = {.entry = calloc(g->n_nodes + 1, sizeof(*l.entry))};
 
     if (!l.entry)
         return error_oom(err);
-    for (size_t i = 0; i < g->n_nodes; i++)
-        if (is_layer(g, &g->nodes[i]) && fill_entry(g, (int)i, scope, &l.entry[l.n]))
-            l.n++;
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        int r = fill_entry(g, (int)i, scope, &l.entry[l.n], err);
+
+        if (r < 0)
+            return r;
+        l.n += (size_t)r;
+    }
     *ret = l;
+    l = (struct layers){0};
     return 0;
 }
 

@@ -1,8 +1,9 @@
 /* The layers of a network: its nodes with weights, and which of them a step touches.
  *
  * A layer is a node whose operator couples channels freely (op.h: Conv, Gemm, MatMul, …) and whose second
- * input is constant. A step's scope (methods.md, Common) selects by glob over layer ids; the method then
- * skips what it cannot or should not touch, with a reason that the dry run shows. */
+ * input is constant: an initialiser, or a weight form that an earlier step wrote. A step's scope (methods.md,
+ * Common) selects by glob over layer ids; the method then skips what it cannot or should not touch, with a
+ * reason that the dry run shows. */
 #ifndef COMPRESS_LAYERS_H
 #define COMPRESS_LAYERS_H
 
@@ -20,6 +21,8 @@ struct layer_entry {
     const char *id;
     int64_t rows, cols; /* W[rows][cols]: output channels x inputs of one output */
     int64_t params;     /* weight elements */
+    int64_t bytes;      /* of the weights now */
+    const char *form;   /* that its weights have already (weight.h), which are then skipped; NULL: plain */
     bool is_named;      /* selected by an include other than "*": overrides default skips */
     bool is_selected;
     const char *reason; /* why it is skipped; static string, NULL when selected */
@@ -31,10 +34,11 @@ struct layers {
 };
 
 /* Free with layers_done. */
-int layers_list(const struct graph *g, const struct scope *scope, struct layers *ret, struct error *err);
+int layers_list(struct graph *g, const struct scope *scope, struct layers *ret, struct error *err);
 void layers_done(struct layers *l);
 
 void layer_skip(struct layer_entry *e, const char *reason);
+extern const char layer_encoded[]; /* the reason why encoded layers are skipped */
 struct layer_entry *layers_find(const struct layers *l, int node);
 
 /* An id matches a glob itself, and as the base of a product: "conv3" matches "conv3/u" (methods.md, Layer

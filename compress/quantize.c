@@ -63,6 +63,8 @@ static int plan(const struct graph *g, const void *options, struct layers *layer
         struct layer_entry *e = &layers->entry[i];
         const struct node *n = &g->nodes[e->node];
 
+        if (e->form)
+            continue;
         if (n->op->quant != OP_QUANT_OWN)
             layer_skip(e, "the operator runs in float only");
         else if (g->values[n->in[1]].init->dtype != DT_F32)

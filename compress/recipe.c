@@ -221,7 +221,7 @@ static int64_t macs_of(const struct summary *s, const char *id) {
 }
 
 static json_t *effect_json(const struct layer_entry *e, const struct effect *f, const struct summary *now) {
-    int64_t before = e->params * 4;
+    int64_t before = e->bytes;
     int64_t macs = e->is_selected && f->macs >= 0 ? f->macs : macs_of(now, e->id);
 
     return json_pack("{s:s, s:s, s:s?, s:s?, s:I, s:I, s:I}", "id", e->id, "action",
@@ -230,8 +230,26 @@ static json_t *effect_json(const struct layer_entry *e, const struct effect *f, 
         (json_int_t)macs);
 }
 
-static int plan_step(
-    const struct step *s, const struct graph *g, const struct summary *now, json_t *ret, struct error *err) {
+/* Steps of a recipe are planned on the network it begins with: what the ones before would encode. */
+static void skip_encoded(struct layers *layers, const json_t *steps) {
+    const json_t *step, *row;
+    size_t i, k;
+
+    json_array_foreach(steps, i, step) json_array_foreach(json_object_get(step, "layers"), k, row) {
+        struct layer_entry *e = &layers->entry[k];
+        const char *form = json_string_value(json_object_get(row, "form"));
+
+        if (!form || !strcmp(form, "dense"))
+            continue;
+        e->form = form;
+        e->bytes = json_integer_value(json_object_get(row, "bytes"));
+        layer_skip(e, layer_encoded);
+    }
+}
+
+/* `steps`: the plans of those before it. */
+static int plan_step(const struct step *s, const json_t *steps, struct graph *g, const struct summary *now,
+    json_t *ret, struct error *err) {
     _cleanup_(layers_done) struct layers layers = {0};
     struct scope scope = scope_of(s);
     _cleanup_(freep) struct effect *effects = NULL;
@@ -241,6 +259,7 @@ static int plan_step(
 
     if (r < 0)
         return r;
+    skip_encoded(&layers, steps);
     effects = calloc(layers.n + 1, sizeof(*effects));
     if (!effects)
         return error_oom(err);
@@ -252,8 +271,8 @@ static int plan_step(
 
         json_array_append_new(list, effect_json(e, &effects[i], now));
         json_array_append_new(e->is_selected ? affected : skipped, json_string(e->id));
-        before += e->params * 4;
-        bytes += e->is_selected ? effects[i].bytes : e->params * 4;
+        before += e->bytes;
+        bytes += e->is_selected ? effects[i].bytes : e->bytes;
     }
     if (json_array_size(affected) == 0)
         return error_code(err, -EBADMSG, "method_not_applicable", "method '%s' applies to no layer%s%s",
@@ -309,7 +328,7 @@ int recipe_plan(
     for (size_t i = 0; e == 0 && i < r->n; i++) {
         json_t *step = json_object();
 
-        e = plan_step(&r->step[i], folded, now, step, err);
+        e = plan_step(&r->step[i], steps, folded, now, step, err);
         json_array_append_new(steps, step);
     }
     if (e < 0) {

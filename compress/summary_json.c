@@ -28,25 +28,28 @@ static json_t *operators_json(const struct summary *s) {
     return o;
 }
 
+static json_t *count_json(int64_t n) {
+    return n < 0 ? json_null() : json_integer((json_int_t)n);
+}
+
 static json_t *layers_json(const struct summary *s) {
     json_t *list = json_array();
 
     for (size_t i = 0; list && i < s->n_layers; i++) {
         const struct summary_layer *l = &s->layers[i];
 
-        json_array_append_new(list, json_pack("{s:s, s:s, s:o, s:I, s:I, s:I}", "id", l->id, "op", l->op_type,
-                                        "shape", shape_json(&l->shape), "params", (json_int_t)l->params,
-                                        "macs", (json_int_t)l->macs, "bytes", (json_int_t)l->bytes));
+        json_array_append_new(list,
+            json_pack("{s:s, s:s, s:o, s:I, s:o, s:I, s:I, s:s?}", "id", l->id, "op", l->op_type, "shape",
+                shape_json(&l->shape), "params", (json_int_t)l->params, "nonzero", count_json(l->nonzero),
+                "macs", (json_int_t)l->macs, "bytes", (json_int_t)l->bytes, "form", l->form));
     }
     return list;
 }
 
 json_t *summary_json(const struct summary *s) {
-    json_t *nonzero = s->nonzero < 0 ? json_null() : json_integer((json_int_t)s->nonzero);
-
     return json_pack("{s:o, s:o, s:o, s:I, s:o, s:I, s:I, s:I, s:I, s:s?, s:o}", "inputs",
         values_json(s->inputs, s->n_inputs), "outputs", values_json(s->outputs, s->n_outputs), "operators",
-        operators_json(s), "parameters", (json_int_t)s->parameters, "nonzero", nonzero, "macs",
+        operators_json(s), "parameters", (json_int_t)s->parameters, "nonzero", count_json(s->nonzero), "macs",
         (json_int_t)s->macs, "bytes", (json_int_t)s->bytes, "opset", (json_int_t)s->opset, "ir_version",
         (json_int_t)s->ir_version, "producer", s->producer, "layers", layers_json(s));
 }

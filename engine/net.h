@@ -98,6 +98,7 @@ struct plan_step {
     const char *op;
     const char *form; /* weight form, "" */
     const char *kernel;
+    bool is_decoded; /* the kernel cannot take the form: its weights are in memory as floats, all of them */
     int64_t macs;
     size_t weight_bytes; /* packed */
 };

@@ -60,6 +60,17 @@ size_t plan_n_steps(const struct plan *p) {
     return p->n_steps;
 }
 
+/* Kernels of integers take the codes, those that skip zeros what is stored, those of signs their bits. */
+static bool is_decoded(const struct plan *p, const struct step *s) {
+    const struct weight *w = s->node ? s->node->weight : NULL;
+    const struct vtype *in;
+
+    if (!w || !weight_is_encoded(w) || s->kernel->skips_zeros)
+        return false;
+    in = s->n_in > 0 && s->in[0] >= 0 ? &p->forms[s->in[0]].type : NULL;
+    return s->kernel->is_reference || !in || (in->dtype == DT_F32 && in->layout != LAYOUT_BITS);
+}
+
 void plan_get_step(const struct plan *p, size_t i, struct plan_step *ret) {
     const struct step *s = &p->steps[i];
     const struct node *n = s->node;
@@ -69,6 +80,7 @@ void plan_get_step(const struct plan *p, size_t i, struct plan_step *ret) {
         .op = n ? n->op_type : "",
         .form = n && n->weight ? weight_form_name(n->weight) : "",
         .kernel = s->kernel->name,
+        .is_decoded = is_decoded(p, s),
         .macs = s->macs,
         .weight_bytes = s->weight_bytes,
     };

@@ -8,6 +8,7 @@
 #include "engine/ops.h"
 #include "engine/pass.h"
 #include "engine/shape_infer.h"
+#include "engine/weight.h"
 
 struct summary *summary_free(struct summary *s) {
     if (!s)
@@ -112,7 +113,6 @@ struct walk {
     bool *is_constant; /* by node: made of constants only, as the patterns of compressed weights are */
     bool *is_counted;  /* by value */
     int *stack;        /* n_values */
-    int64_t nonzero;   /* of the parameters so far; -1: not known */
 };
 
 static void mark_constants(struct walk *w) {
@@ -170,10 +170,20 @@ static int64_t cost_of(const struct walk *w, const struct node *n) {
     return cost.macs;
 }
 
-static void add_nonzero(struct walk *w, int value) {
-    int64_t n = w->nonzero < 0 ? -1 : nonzero_count(w->g, value);
+/* -1, once it is not known, stays. */
+static int64_t add_nonzero(int64_t sum, int64_t n) {
+    return sum < 0 || n < 0 ? -1 : sum + n;
+}
 
-    w->nonzero = n < 0 ? -1 : w->nonzero + n;
+/* Of the constant that is input k. */
+static int64_t count_nonzero(const struct walk *w, const struct node *n, int k) {
+    int64_t count = nonzero_count(w->g, n->in[k]);
+
+    if (count >= 0 || k != 1 || !n->weight)
+        return count;
+    count = weight_count_nonzero(n->weight);
+    graph_release_pages(w->g);
+    return count;
 }
 
 static void describe_layer(struct walk *w, const struct node *n, struct summary_layer *l) {
@@ -189,13 +199,14 @@ static void describe_layer(struct walk *w, const struct node *n, struct summary_
         /* one number (a scale, a bound) is not a parameter; a list is */
         if (info && info->is_float && t->shape.rank > 0 && shape_count(&t->shape, &count)) {
             l->params += count;
-            add_nonzero(w, n->in[k]);
+            l->nonzero = add_nonzero(l->nonzero, count_nonzero(w, n, k));
         }
         l->bytes += stored_bytes(w, n->in[k]);
     }
     l->id = n->id;
     l->op_type = n->op_type;
     l->macs = cost_of(w, n);
+    l->form = n->weight ? weight_form_name(n->weight) : NULL;
     if (n->out[0] >= 0)
         l->shape = w->shapes->value[n->out[0]].shape;
 }
@@ -205,7 +216,7 @@ static int describe_layers(struct summary *s, const struct shapes *shapes, struc
     _cleanup_(freep) bool *is_constant = calloc(g->n_nodes + 1, sizeof(*is_constant));
     _cleanup_(freep) bool *is_counted = calloc(g->n_values + 1, sizeof(*is_counted));
     _cleanup_(freep) int *stack = calloc(g->n_values + 1, sizeof(*stack));
-    struct walk w = {g, shapes, is_constant, is_counted, stack, 0};
+    struct walk w = {g, shapes, is_constant, is_counted, stack};
 
     s->layers = calloc(g->n_nodes + 1, sizeof(*s->layers));
     if (!s->layers || !is_constant || !is_counted || !stack)
@@ -220,13 +231,13 @@ static int describe_layers(struct summary *s, const struct shapes *shapes, struc
         s->n_layers++;
         s->parameters += l->params;
         s->bytes += l->bytes;
+        s->nonzero = add_nonzero(s->nonzero, l->nonzero);
         if (__builtin_add_overflow(s->macs, l->macs, &s->macs))
             return error_code(err, -EBADMSG, "invalid_model",
                 "node '%.100s': the network has more operations "
                 "than can be counted",
                 l->id);
     }
-    s->nonzero = w.nonzero;
     return 0;
 }
 
@@ -242,6 +253,8 @@ int summary_new(const struct graph *g, struct summary **ret, struct error *err) 
         r = pass_remove_identities(s->graph, err);
     if (r == 0)
         r = pass_fold_constants(s->graph, err);
+    if (r == 0)
+        r = pass_match_weights(s->graph, err);
     if (r < 0)
         return r;
     s->n_inputs = s->graph->n_inputs;

@@ -1,5 +1,5 @@
 /* What a model is, in numbers: inputs, outputs, operators, layers, parameters, MACs. Made once per upload;
- * checks on the way that the shapes of the whole network fit. */
+ * checks on the way that the shapes of the whole network fit, and the numbers of its weight forms. */
 #ifndef ENGINE_SUMMARY_H
 #define ENGINE_SUMMARY_H
 
@@ -22,7 +22,9 @@ struct summary_layer {
     struct shape shape; /* of its first output, at the sample */
     int64_t params;     /* elements of the constant floats it uses, decoded; shared ones where first used */
     int64_t macs;       /* at the sample */
+    int64_t nonzero;    /* of params; -1: not known */
     size_t bytes;       /* its constants as the file stores them */
+    const char *form;   /* of its weights (weight.h); NULL: none, or computed in some other way */
 };
 
 struct summary {

@@ -126,8 +126,14 @@ const char *weight_form_name(const struct weight *w);
 /* Elements that are stored: all of the dense ones. */
 int64_t weight_count_stored(const struct weight *w);
 
+/* Elements that are not zero; -1: rows with other zero points have to be decoded to tell. */
+int64_t weight_count_nonzero(const struct weight *w);
+
 /* Plain floats, as any initialiser: nothing to decode. */
 bool weight_is_plain(const struct weight *w);
+
+/* Stored as something else than one float for each element. */
+bool weight_is_encoded(const struct weight *w);
 
 /* Dense floats, in the order of `shape`; count(shape) elements. */
 int weight_decode(const struct weight *w, float *ret, struct error *err);

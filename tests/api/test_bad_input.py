@@ -81,8 +81,11 @@ def model(nodes, inputs=(("x", [1, 4]),), outputs=(("y", [1, 4]),), initializers
     return field(1, 8) + field(7, graph) + b"".join(field(8, field(1, m) + field(2, 13)) for m in domains)
 
 
-def tensor(name, dims, raw, external=False):
-    out = b"".join(field(1, n) for n in dims) + field(2, 1) + field(8, name)
+F32, S8, S32, S64 = 1, 3, 6, 7
+
+
+def tensor(name, dims, raw, external=False, dtype=F32):
+    out = b"".join(field(1, n) for n in dims) + field(2, dtype) + field(8, name)
     if external:
         return out + field(13, field(1, "location") + field(2, "../secret.bin")) + field(14, 1)
     return out + field(9, raw)
@@ -197,6 +200,61 @@ class Models(Refusals):
         self.upload(model([node("Frobnicate", ["x"], ["y"], "n1")]), 422, "unsupported_operator", "n1", "Frobnicate")
         self.upload(model([node("Relu", ["x"], ["y"], "n1", "org.example")], domains=("", "org.example")), 422,
                     "unsupported_operator", "n1", "org.example")
+
+    # a fully connected layer 4 -> 4 whose weights are looked up in a codebook of int8
+    def codebook(self, index=range(16), scale=0.5):
+        return model(
+            [node("Gather", ["book", "index"], ["codes"], "look"),
+             node("DequantizeLinear", ["codes", "scale"], ["w"], "multiply"), node("MatMul", ["x", "w"], ["y"], "fc")],
+            initializers=[tensor("book", [20], bytes(range(20)), dtype=S8), tensor("scale", [], struct.pack("<f", scale)),
+                          tensor("index", [4, 4], struct.pack("<16i", *index), dtype=S32)])
+
+    def test_an_index_outside_of_its_codebook(self):
+        layer = d.post("/api/v1/models?dry_run=true", self.codebook()).json()["layers"][0]
+        self.assertEqual((layer["id"], layer["form"], layer["params"], layer["nonzero"]), ("fc", "codebook", 16, 15))
+        for wrong in (20, 30, -1, 2**31 - 1):
+            self.upload(self.codebook([0, 1, wrong] + [3] * 13), 422, "invalid_model", "node 'fc'",
+                        f"index 2 of its weights is {wrong}", "20 words")
+
+    def test_scales_of_weights_that_cannot_be(self):
+        for scale, word in ((0, "is zero"), (float("inf"), "not a finite number"), (float("nan"), "not a finite number")):
+            self.upload(self.codebook(scale=scale), 422, "invalid_model", "node 'fc'", "scale 0 of its weights", word)
+
+    def test_packed_codes_of_another_number_of_bits(self):
+        table = bytes(b >> (2 * j) & 3 for b in range(256) for j in range(4))
+        for n_bytes, words in ((4, ()), (5, ("node 'shaped'", "[5,4]", "[4,4]")), (2, ("node 'shaped'", "[2,4]"))):
+            data = model(
+                [node("Gather", ["table", "packed"], ["bytes"], "unpacked"),
+                 node("Reshape", ["bytes", "shape"], ["codes"], "shaped"),
+                 node("DequantizeLinear", ["codes", "scale"], ["w"], "multiply"), node("MatMul", ["x", "w"], ["y"], "fc")],
+                initializers=[tensor("table", [256, 4], table, dtype=S8), tensor("scale", [], struct.pack("<f", 0.5)),
+                              tensor("packed", [n_bytes], struct.pack(f"<{n_bytes}i", *range(n_bytes)), dtype=S32),
+                              tensor("shape", [2], struct.pack("<2q", 4, 4), dtype=S64)])
+            if words:
+                self.upload(data, 422, "shape_mismatch", *words)
+            else:
+                self.assertEqual(d.post("/api/v1/models?dry_run=true", data).status, 200)
+
+    def test_gaps_that_leave_the_tensor(self):
+        with tempfile.TemporaryDirectory() as work:
+            recipe, file = os.path.join(work, "recipe.json"), os.path.join(work, "sparse.onnx")
+            with open(recipe, "w", encoding="ascii") as f:
+                f.write('[{"method": "encode", "sparsity": 0.9, "activations": "float", "form": '
+                        '{"structure": "sparse", "code": "s8"}, "layers": {"include": ["/fc2/Gemm"]}}]')
+            subprocess.run([os.path.join(BUILD, "bonsai-worker"), "run", recipe, "--model",
+                            os.path.join(ROOT, "clients", "demo", "lenet5_fashion.onnx"), "-o", file],
+                           check=True, capture_output=True, timeout=60)
+            with open(file, "rb") as f:
+                good = f.read()
+        layers = d.post("/api/v1/models?dry_run=true", good).json()["layers"]
+        layer = next(row for row in layers if row["id"] == "/fc2/Gemm")
+        self.assertEqual(layer["form"], "sparse")
+        self.assertLess(layer["nonzero"], layer["params"] // 5)
+        at = good.index(b"_gaps\x4a") + 6
+        while good[at] & 128:  # the length
+            at += 1
+        self.upload(good[:at + 1] + b"\xff" * 200 + good[at + 201:], 422, "invalid_model", "node '/fc2/Gemm'",
+                    "of its gaps puts a weight at", "outside of")
 
     def test_external_data(self):
         w = tensor("w", [1, 4], b"", external=True)

@@ -105,6 +105,41 @@ class Jobs(unittest.TestCase):
         made = self.job("never", steps=[{"method": "finetune", "dataset": 1}])
         self.assertEqual((made.status, made.json()["code"]), (400, "unknown_field"), made)
 
+    def test_layers_that_are_encoded_are_seen_and_left_alone(self):
+        book = {"method": "encode", "form": {"code": "lut4"}, "activations": "float", "layers": {"include": ["/fc*"]}}
+        quantize = {"method": "quantize"}
+        job = self.daemon.wait_job(self.job("book", steps=[book]).json()["id"])
+        self.assertEqual(job["state"], "succeeded", job)
+        layers = {row["name"]: row for row in self.daemon.get("/api/v1/models/lenet/variants/book").json()["layers"]}
+        self.assertEqual([layers[f"/{n}"]["form"] for n in ("conv1/Conv", "fc1/Gemm")], ["dense", "codebook"])
+        # the activations are floats: the kernel has to have floats
+        self.assertEqual([layers[f"/{n}"]["decoded"] for n in ("conv1/Conv", "fc1/Gemm")], [False, True])
+        self.assertLess(layers["/fc1/Gemm"]["bytes"], layers["/fc1/Gemm"]["params"])
+        self.assertGreater(layers["/fc1/Gemm"]["nonzero"], layers["/fc1/Gemm"]["params"] // 2)
+
+        body = {"kind": "compress", "model": "lenet", "variant": "never", "dataset": "tiny", "from": "book"}
+        plan = self.daemon.post("/api/v1/jobs?dry_run=true", {**body, "steps": [quantize]}).json()
+        reasons = {row["id"]: row["reason"] for row in plan["layers"]}
+        self.assertEqual(plan["affected"], ["/conv1/Conv", "/conv2/Conv"], plan)
+        self.assertEqual(reasons["/fc1/Gemm"], "its weights are encoded already")
+        for row in plan["layers"]:
+            self.assertEqual(row["bytes_before"] < 2 * layers[row["id"]]["params"], row["id"].startswith("/fc"), row)
+        two = self.daemon.post("/api/v1/jobs?dry_run=true", {**body, "from": "original", "steps": [book, quantize]})
+        self.assertEqual(two.status, 200, two)
+        self.assertEqual([row["reason"] for row in two.json()["layers"] if row["id"].startswith("/fc")],
+                         ["its weights are encoded already"] * 3)
+
+        job = self.daemon.wait_job(self.daemon.post("/api/v1/jobs", {**body, "steps": [{"method": "finetune"}]}).json()["id"])
+        self.assertEqual((job["state"], job["error"]["code"]), ("failed", "method_not_applicable"), job)
+        self.assertIn("node '/fc1/Gemm': its weights are encoded (codebook); finetune needs float weights",
+                      job["error"]["message"])
+
+        made = self.daemon.wait_job(self.daemon.post("/api/v1/jobs", {**body, "variant": "both", "steps": [quantize]}).json()["id"])
+        self.assertEqual(made["state"], "succeeded", made)
+        both = {row["name"]: row for row in self.daemon.get("/api/v1/models/lenet/variants/both").json()["layers"]}
+        self.assertEqual([both[f"/{n}"]["form"] for n in ("conv1/Conv", "fc1/Gemm")], ["int8", "codebook"])
+        self.assertFalse(both["/conv2/Conv"]["decoded"])
+
     def test_a_key_used_twice_makes_one_job(self):
         first, again = self.job("once", key="k"), self.job("once", key="k")
         self.assertEqual((first.status, again.status), (202, 202), again)

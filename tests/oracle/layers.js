@@ -16,6 +16,9 @@ const file = (value) => `${value.replaceAll('/', '_')}.npy`;
 // The nodes between quantised values and output `out`: {nodes, inputs (values of codes), inits}, or null when a float
 // comes in from elsewhere.
 function cut(graph, producer, out) {
+  // a codebook's codes are computed, too
+  const isConstant = (v) => !v || graph.inits.has(v) || (producer.has(v) && producer.get(v).in.length > 0 &&
+    producer.get(v).in.every(isConstant));
   const nodes = new Set(), inputs = new Set(), inits = new Set();
   const walk = (v) => {
     if (!v) return true;
@@ -24,7 +27,7 @@ function cut(graph, producer, out) {
     if (!n) return false;
     if (nodes.has(n)) return true;
     nodes.add(n);
-    if (n.op === 'DequantizeLinear' && !graph.inits.has(n.in[0])) {
+    if (n.op === 'DequantizeLinear' && !isConstant(n.in[0])) {
       inputs.add(n.in[0]);
       return n.in.slice(1).every(walk);
     }

@@ -100,6 +100,20 @@ static void test_codes_are_the_same_integers_in_every_form(void **state) {
     sample_each(check_codes);
 }
 
+static void check_nonzero(struct sample *s, const struct sample_kind *k) {
+    int64_t n = s->w.rows * s->w.cols, want = 0, got = weight_count_nonzero(&s->w);
+
+    for (int64_t i = 0; i < n; i++)
+        want += s->want[i] < 0 || s->want[i] > 0;
+    if (got != want && !(got == -1 && s->w.zero))
+        fail_msg("%s: %d weights are not zero, not %d", label(k), (int)want, (int)got);
+}
+
+static void test_what_is_not_zero_is_counted_in_every_form(void **state) {
+    (void)state;
+    sample_each(check_nonzero);
+}
+
 static int n_seen;
 
 static void count_combination(struct sample *s, const struct sample_kind *k) {
@@ -224,6 +238,7 @@ int main(void) {
         cmocka_unit_test(test_decode_is_scale_times_code_minus_zero),
         cmocka_unit_test(test_rows_are_found_by_name),
         cmocka_unit_test(test_codes_are_the_same_integers_in_every_form),
+        cmocka_unit_test(test_what_is_not_zero_is_counted_in_every_form),
         cmocka_unit_test(test_scales_that_do_not_fit_are_not_matched),
         cmocka_unit_test(test_numbers_that_cannot_be_are_refused_with_their_place),
         cmocka_unit_test(test_patterns_that_nearly_match_are_no_forms),
