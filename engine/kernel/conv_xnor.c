@@ -1,10 +1,9 @@
-/* Convolution and fully connected layers whose inputs and weights are signs. The picture of bits is copied
- * into scratch with its border, the plane of triple sums (xnor.h) beside it, and xnor_isa.run counts each
- * block of channels over the whole picture: a picture of bits is small. Threads share out the blocks.
+/* Convolution and fully connected layers whose inputs and weights are signs. xnor_isa.run counts each block
+ * of channels over the whole picture, where it lies: a picture of bits is small. Threads share out the
+ * blocks.
  *
- *     scratch of a part: [bits of the picture with border][its triple sums]
- *
- * A fully connected layer is a row of pixels without neighbours; its inputs come as floats (+1 or -1). */
+ * A fully connected layer is a row of pixels without neighbours; its inputs come as floats (+1 or -1), and
+ * each part makes bits of them in scratch. */
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -18,8 +17,7 @@
 #include "engine/pool.h"
 
 #define PART_PRODUCTS ((int64_t)16 << 20) /* less work is not worth another thread */
-#define SLACK         64                  /* words read behind a plane */
-#define MAX_TABLE     ((int64_t)1 << 22)  /* entries of the border's tables */
+#define MAX_WORDS     ((int64_t)1 << 18)  /* of all windows that differ */
 
 struct kernel_state {
     const struct xnor_isa *isa;
@@ -29,33 +27,16 @@ struct kernel_state {
     struct xnor_output out;
     int residual; /* post, -1 */
     bool is_residual_in_place;
-    int64_t wide, high; /* pixels of the picture with its border */
-    int64_t plane;      /* words */
+    int64_t row, pixel, picture; /* words of the input */
+    struct xnor_run *rows, *cols;
+    int n_rows, n_cols;
+    struct xnor_window *windows; /* [n_rows][n_cols], their words behind them */
     unsigned n_parts;
-    struct xnor_border border;
-    void *tables;       /* the border's */
     bits_pack_fn *pack; /* of fully connected layers */
     uint32_t *flip;     /* zeros */
-    int32_t seg[];
 };
 
 /* ---- running ---- */
-
-static void copy_picture(const struct kernel_state *s, const uint64_t *x, uint64_t *to) {
-    const struct conv_geometry *g = &s->g;
-    int64_t words = s->sh.words, room = s->wide - g->pl, have = g->w < room ? g->w : room;
-
-    have = have < 0 ? 0 : have;
-    for (int64_t i = 0, y = -g->pt; i < s->high; i++, y++, to += s->wide * words) {
-        if (y < 0 || y >= g->h) {
-            memset(to, 0, (size_t)(s->wide * words) * sizeof(*to));
-            continue;
-        }
-        memset(to, 0, (size_t)(g->pl * words) * sizeof(*to));
-        memcpy(to + g->pl * words, x + y * g->w * words, (size_t)(have * words) * sizeof(*to));
-        memset(to + (g->pl + have) * words, 0, (size_t)((room - have) * words) * sizeof(*to));
-    }
-}
 
 struct call {
     const struct kernel_state *s;
@@ -67,13 +48,14 @@ struct call {
 
 /* Bits of channels beyond the last block are zeros too. */
 static void clear_tail(const struct kernel_state *s, char *y, int64_t y_pixel) {
-    int64_t used = s->w.n_blocks;
+    int64_t used = s->w.n_blocks * XNOR_BLOCK / 8;
 
     for (int64_t p = 0; used < y_pixel && p < s->g.oh * s->g.ow; p++)
         memset(y + p * y_pixel + used, 0, (size_t)(y_pixel - used));
 }
 
-static void run_image(const struct call *c, int64_t n, uint64_t *picture, int64_t block0, int64_t block1) {
+static void run_image(
+    const struct call *c, int64_t n, const uint64_t *picture, int64_t block0, int64_t block1) {
     const struct kernel_state *s = c->s;
     const struct conv_geometry *g = &s->g;
     int64_t y_pixel =
@@ -81,20 +63,19 @@ static void run_image(const struct call *c, int64_t n, uint64_t *picture, int64_
     int64_t y_image = g->oh * g->ow * y_pixel;
     struct xnor_job j = {
         .x = picture,
-        .sums = s->plane,
-        .row = g->sh * s->wide * s->sh.words,
-        .pixel = g->sw * s->sh.words,
-        .seg = s->seg,
-        .n_seg = s->sh.n_seg,
-        .seg_len = s->sh.seg_len,
-        .n_rows = g->oh,
+        .row = g->sh * s->row,
+        .pixel = g->sw * s->pixel,
+        .rows = s->rows,
+        .cols = s->cols,
+        .n_rows = s->n_rows,
+        .n_cols = s->n_cols,
+        .windows = s->windows,
         .n_pixels = g->ow,
         .w = s->w.w,
+        .w_block = s->w.block,
         .block0 = block0,
         .block1 = block1,
         .n_channels = g->oc,
-        .padded = s->w.padded,
-        .border = s->border,
         .residual = c->residual ? c->residual + n * g->oh * g->ow * g->oc : NULL,
         .y = c->y + n * y_image,
         .y_pixel = y_pixel,
@@ -111,20 +92,17 @@ static void run_part(void *ctx, unsigned part) {
     const struct kernel_state *s = c->s;
     const struct conv_geometry *g = &s->g;
     int64_t block0 = s->w.n_blocks * part / s->n_parts, block1 = s->w.n_blocks * (part + 1) / s->n_parts;
-    uint64_t *picture = c->scratch + part * 2 * s->plane;
 
-    for (int64_t n = 0; n < g->n; n++) {
-        if (s->pack) {
-            struct bits_source from = {c->x, g->c, 16};
+    if (s->pack) {
+        struct bits_source from = {c->x, g->c, 16};
+        uint64_t *picture = c->scratch + part * s->picture;
 
-            s->pack(&from, g->w, g->c, s->flip, (const float *)s->flip, picture);
-        } else {
-            copy_picture(s, (const uint64_t *)c->x + n * g->h * g->w * s->sh.words, picture);
-        }
-        if (s->sh.seg_len >= 3)
-            s->isa->add_triples(picture, picture + s->plane, s->high * s->wide * s->sh.words);
-        run_image(c, n, picture, block0, block1);
+        s->pack(&from, g->w, g->c, s->flip, (const float *)s->flip, picture);
+        run_image(c, 0, picture, block0, block1);
+        return;
     }
+    for (int64_t n = 0; n < g->n; n++)
+        run_image(c, n, (const uint64_t *)c->x + n * s->picture, block0, block1);
 }
 
 static void xnor_run(const struct kernel_state *s, const struct run_io *io) {
@@ -148,16 +126,12 @@ static bool has_layer(const struct layer *l) {
 
 static bool conv_shape(const struct layer *l, struct conv_geometry *g, struct xnor_shape *sh) {
     const struct shape *w = &l->node->weight->shape;
-    int64_t k;
 
     if (w->rank != l->in[0]->shape.rank || !conv_geometry_init(l, w, g) || w->dim[1] != g->c)
         return false;
     *sh = (struct xnor_shape){.oc = g->oc, .ic = g->c, .taps = g->kh * g->kw, .words = bits_words(g->c)};
-    k = sh->ic * sh->taps;
-    sh->seg_taps = g->dw == 1 ? (int)g->kw : 1;
-    sh->n_seg = (int)(sh->taps / sh->seg_taps);
-    sh->seg_len = (int)(sh->seg_taps * sh->words);
-    return k <= INT16_MAX; /* counts of the border are 16 bits */
+    return sh->taps <=
+           INT32_MAX / 16 / XNOR_BLOCK / (64 * sh->words); /* sums, and places of words, are 32 bits */
 }
 
 /* y[m][oc] = x[m][ic] W: a picture of m pixels. */
@@ -172,8 +146,6 @@ static bool gemm_shape(const struct layer *l, struct conv_geometry *g, struct xn
     if (x->dim[1] != sh->ic || x->dim[0] < 1 || sh->ic > INT32_MAX / 4)
         return false;
     sh->words = bits_words(sh->ic);
-    sh->n_seg = sh->seg_taps = 1;
-    sh->seg_len = (int)sh->words;
     *g = (struct conv_geometry){
         .n = 1, .c = sh->ic, .h = 1, .w = x->dim[0], .oc = sh->oc, .oh = 1, .ow = x->dim[0]};
     g->kh = g->kw = g->sh = g->sw = g->dh = g->dw = 1;
@@ -221,115 +193,123 @@ static void clip_taps(
 
 struct axis {
     int64_t n, size, stride, dilation, taps, before; /* outputs, inputs, window */
-    uint16_t *class;
-    int n_class;
-    int64_t *first, *end; /* taps within the picture, of each class */
+    int64_t words;                                   /* between neighbours in the picture */
+    struct xnor_run *run;
+    int n_runs;
+    int64_t *first, *end; /* of each run, the taps in the picture */
 };
 
-/* Positions with the same taps in the picture are a class. */
-static bool find_classes(struct axis *a) {
+/* Outputs with the same taps in the picture are neighbours: both ends move one way. */
+static int axis_init(struct axis *a) {
+    int64_t max = 2 * a->taps + 1 < a->n ? 2 * a->taps + 1 : a->n, first, end;
+
+    a->run = calloc((size_t)max, sizeof(*a->run));
+    a->first = calloc((size_t)max, sizeof(*a->first));
+    a->end = calloc((size_t)max, sizeof(*a->end));
+    if (!a->run || !a->first || !a->end)
+        return -ENOMEM;
     for (int64_t i = 0; i < a->n; i++) {
-        int64_t first, end;
-        int c = 0;
+        int64_t at = i * a->stride - a->before;
+        int k = a->n_runs - 1;
 
-        clip_taps(i * a->stride - a->before, a->taps, a->dilation, a->size, &first, &end);
-        while (c < a->n_class && (a->first[c] != first || a->end[c] != end))
-            c++;
-        if (c == UINT16_MAX)
-            return false;
-        a->first[c] = first;
-        a->end[c] = end;
-        a->n_class = c == a->n_class ? c + 1 : a->n_class;
-        a->class[i] = (uint16_t)c;
+        clip_taps(at, a->taps, a->dilation, a->size, &first, &end);
+        if (k < 0 || a->first[k] != first || a->end[k] != end) {
+            k = a->n_runs++;
+            a->first[k] = first;
+            a->end[k] = end;
+            a->run[k].first = i;
+            a->run[k].x = first < end ? (at + first * a->dilation) * a->words : 0;
+        }
+        a->run[k].n++;
     }
-    return true;
-}
-
-static int axis_init(
-    struct axis *a, int64_t n, int64_t size, int64_t stride, int64_t dilation, int64_t taps, int64_t before) {
-    *a = (struct axis){
-        .n = n, .size = size, .stride = stride, .dilation = dilation, .taps = taps, .before = before};
-    a->class = calloc((size_t)n, sizeof(*a->class));
-    a->first = calloc((size_t)n, sizeof(*a->first));
-    a->end = calloc((size_t)n, sizeof(*a->end));
-    return a->class && a->first && a->end ? 0 : -ENOMEM;
+    return 0;
 }
 
 static void axis_done(struct axis *a) {
-    free(a->class);
+    free(a->run);
     free(a->first);
     free(a->end);
 }
 
-/* What the padding counts in class (r, c). */
-static void fill_class(const struct kernel_state *s, const struct axis *rows, const struct axis *cols, int r,
-    int c, int16_t *fix) {
-    for (int64_t tap = 0; tap < s->sh.taps; tap++) {
-        int64_t ky = tap / s->g.kw, kx = tap % s->g.kw;
+static int64_t axis_taps(const struct axis *a) {
+    int64_t sum = 0;
 
-        if (ky >= rows->first[r] && ky < rows->end[r] && kx >= cols->first[c] && kx < cols->end[c])
-            continue;
-        for (int64_t oc = 0; oc < s->sh.oc; oc++)
-            fix[oc] = (int16_t)(fix[oc] + xnor_count_tap(&s->w, &s->sh, tap, oc));
-    }
+    for (int i = 0; i < a->n_runs; i++)
+        sum += a->end[i] - a->first[i];
+    return sum;
 }
 
-static int make_border(struct kernel_state *s, struct error *err) {
-    const struct conv_geometry *g = &s->g;
-    _cleanup_(axis_done) struct axis rows = {0};
-    _cleanup_(axis_done) struct axis cols = {0};
-    int64_t n, entries;
-    int32_t *taken;
-    uint16_t *class;
-    int16_t *fix;
+/* The words of windows in rows r and columns c. */
+static struct xnor_word *list_words(const struct kernel_state *s, const struct axis *rows, int r,
+    const struct axis *cols, int c, struct xnor_word *to) {
+    for (int64_t y = rows->first[r]; y < rows->end[r]; y++)
+        for (int64_t x = cols->first[c]; x < cols->end[c]; x++)
+            for (int64_t k = 0; k < s->sh.words; k++, to++) {
+                int64_t row = (y - rows->first[r]) * rows->dilation * rows->words;
+                int64_t col = (x - cols->first[c]) * cols->dilation * cols->words;
 
-    if (axis_init(&rows, g->oh, g->h, g->sh, g->dh, g->kh, g->pt) < 0 ||
-        axis_init(&cols, g->ow, g->w, g->sw, g->dw, g->kw, g->pl) < 0)
-        return error_oom(err);
-    if (!find_classes(&rows) || !find_classes(&cols))
-        return error_set(err, -EOPNOTSUPP, "its border has too many kinds of pixels");
-    n = (int64_t)rows.n_class * cols.n_class;
-    if (__builtin_mul_overflow(n, s->w.padded, &entries) || entries > MAX_TABLE)
-        return error_set(err, -EOPNOTSUPP, "its border has too many kinds of pixels");
-    s->tables = calloc(1, (size_t)n * sizeof(*taken) + (size_t)entries * sizeof(*fix) +
-                              (size_t)(g->oh + g->ow) * sizeof(*class));
-    if (!s->tables)
-        return error_oom(err);
-    taken = s->tables;
-    fix = (int16_t *)(void *)(taken + n);
-    class = (uint16_t *)(void *)(fix + entries);
-    memcpy(class, rows.class, (size_t)g->oh * sizeof(*class));
-    memcpy(class + g->oh, cols.class, (size_t)g->ow * sizeof(*class));
-    for (int r = 0; r < rows.n_class; r++)
-        for (int c = 0; c < cols.n_class; c++) {
-            int i = r * cols.n_class + c;
+                to->x = (int32_t)(row + col + k);
+                to->w = (int32_t)(((y * cols->taps + x) * s->sh.words + k) * XNOR_BLOCK);
+            }
+    return to;
+}
 
-            taken[i] = (int32_t)(s->sh.ic * (rows.end[r] - rows.first[r]) * (cols.end[c] - cols.first[c]));
-            fill_class(s, &rows, &cols, r, c, fix + i * s->w.padded);
+static int make_windows(
+    struct kernel_state *s, const struct axis *rows, const struct axis *cols, struct error *err) {
+    int64_t n_words;
+    struct xnor_word *word;
+    size_t n = (size_t)rows->n_runs * (size_t)cols->n_runs;
+
+    if (__builtin_mul_overflow(axis_taps(rows) * s->sh.words, axis_taps(cols), &n_words) ||
+        n_words > MAX_WORDS || n > (size_t)MAX_WORDS)
+        return error_set(err, -EOPNOTSUPP, "its border has too many kinds of pixels");
+    s->windows = calloc(1, n * sizeof(*s->windows) + (size_t)n_words * sizeof(*word));
+    if (!s->windows)
+        return error_oom(err);
+    word = (struct xnor_word *)(void *)(s->windows + n);
+    for (int r = 0; r < rows->n_runs; r++)
+        for (int c = 0; c < cols->n_runs; c++) {
+            struct xnor_window *w = &s->windows[r * cols->n_runs + c];
+            int64_t taps = (rows->end[r] - rows->first[r]) * (cols->end[c] - cols->first[c]);
+
+            w->word = word;
+            w->n_words = (int32_t)(taps * s->sh.words);
+            w->products = (int32_t)(taps * s->sh.ic);
+            word = list_words(s, rows, r, cols, c, word);
         }
-    s->border = (struct xnor_border){
-        .row = class, .col = class + g->oh, .n_col = cols.n_class, .taken = taken, .fix = fix};
     return 0;
 }
 
-static int place_picture(struct kernel_state *s, struct error *err) {
+/* How windows lie in the picture. */
+static int place_windows(struct kernel_state *s, struct error *err) {
     const struct conv_geometry *g = &s->g;
-    int64_t per_row = g->kw / s->sh.seg_taps, row;
+    _cleanup_(axis_done) struct axis rows = {g->oh, g->h, g->sh, g->dh, g->kh, g->pt, 0, NULL, 0, NULL, NULL};
+    _cleanup_(axis_done) struct axis cols = {g->ow, g->w, g->sw, g->dw, g->kw, g->pl, 0, NULL, 0, NULL, NULL};
+    int r;
 
-    s->high = (g->oh - 1) * g->sh + (g->kh - 1) * g->dh + 1;
-    s->wide = (g->ow - 1) * g->sw + (g->kw - 1) * g->dw + 1;
-    if (__builtin_mul_overflow(s->wide, s->sh.words, &row) ||
-        __builtin_mul_overflow(s->high, row, &s->plane) || s->plane > INT32_MAX / 16)
+    s->pixel = s->sh.words;
+    if (__builtin_mul_overflow(g->w, s->pixel, &s->row) ||
+        __builtin_mul_overflow(g->h, s->row, &s->picture) || s->picture > INT32_MAX / 16)
         return error_set(err, -EFBIG, "its input is too large");
-    s->plane += SLACK;
-    for (int i = 0; i < s->sh.n_seg; i++)
-        s->seg[i] = (int32_t)((i / per_row * g->dh * s->wide + i % per_row * g->dw) * s->sh.words);
+    rows.words = s->row;
+    cols.words = s->pixel;
+    if (axis_init(&rows) < 0 || axis_init(&cols) < 0)
+        return error_oom(err);
+    r = make_windows(s, &rows, &cols, err);
+    if (r < 0)
+        return r;
+    s->n_rows = rows.n_runs;
+    s->n_cols = cols.n_runs;
+    s->rows = TAKE(rows.run);
+    s->cols = TAKE(cols.run);
     return 0;
 }
 
 static struct kernel_state *xnor_done(struct kernel_state *s) {
     if (s) {
-        free(s->tables);
+        free(s->rows);
+        free(s->cols);
+        free(s->windows);
         free(s->flip);
     }
     free(s);
@@ -347,10 +327,8 @@ static void share_out(struct kernel_state *s, const struct layer *l) {
 }
 
 static int layer_prepare(const struct layer *l, const struct xnor_isa *isa, const struct conv_geometry *g,
-    const struct xnor_shape *sh, struct pack_cache *packs, struct kernel_state **ret, size_t *ret_scratch,
-    struct error *err) {
-    _cleanup_(xnor_donep) struct kernel_state *s =
-        calloc(1, sizeof(*s) + (size_t)sh->n_seg * sizeof(s->seg[0]));
+    const struct xnor_shape *sh, struct pack_cache *packs, struct kernel_state **ret, struct error *err) {
+    _cleanup_(xnor_donep) struct kernel_state *s = calloc(1, sizeof(*s));
     int r;
 
     if (!s)
@@ -362,13 +340,10 @@ static int layer_prepare(const struct layer *l, const struct xnor_isa *isa, cons
     s->is_residual_in_place = s->residual >= 0 && l->in_place_post == s->residual;
     r = xnor_pack(l, packs, sh, &s->out, &s->w, err);
     if (r == 0)
-        r = place_picture(s, err);
-    if (r == 0)
-        r = make_border(s, err);
+        r = place_windows(s, err);
     if (r < 0)
         return r;
     share_out(s, l);
-    *ret_scratch = 2 * (size_t)s->plane * sizeof(uint64_t) * s->n_parts;
     *ret = TAKE(s);
     return 0;
 }
@@ -380,7 +355,8 @@ static int conv_prepare(const struct layer *l, const struct xnor_isa *isa, struc
 
     if (!conv_shape(l, &g, &sh))
         return error_set(err, -EINVAL, "not a convolution this kernel takes");
-    return layer_prepare(l, isa, &g, &sh, packs, ret, ret_scratch, err);
+    *ret_scratch = 0;
+    return layer_prepare(l, isa, &g, &sh, packs, ret, err);
 }
 
 static int gemm_prepare(const struct layer *l, const struct xnor_isa *isa, struct pack_cache *packs,
@@ -395,11 +371,12 @@ static int gemm_prepare(const struct layer *l, const struct xnor_isa *isa, struc
     zeros = calloc((size_t)(sh.ic + 15) / 16 * 16, sizeof(*zeros));
     if (!zeros)
         return error_oom(err);
-    r = layer_prepare(l, isa, &g, &sh, packs, ret, ret_scratch, err);
+    r = layer_prepare(l, isa, &g, &sh, packs, ret, err);
     if (r < 0) {
         free(zeros);
         return r;
     }
+    *ret_scratch = (size_t)(*ret)->picture * sizeof(uint64_t) * (*ret)->n_parts;
     (*ret)->flip = zeros;
     (*ret)->pack = bits_pack_for(l->cpu);
     return 0;

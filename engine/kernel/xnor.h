@@ -2,20 +2,24 @@
  *
  *     S = K - 2 popcount(x ^ w)
  *
- * Words are counted three at a time, through a full adder: its sum is counted once, its carry twice. The sum
- * of three words of x ^ w is (x0^x1^x2) ^ (w0^w1^w2), both made beforehand: one operation in place of three,
- * and x2 ^ w2 itself, which the carry needs, is what the sum and the other two leave. So packed weights keep
- * w0, w1 and w0^w1^w2, and beside the picture lies the plane of its own triple sums.
+ * Words are counted two at a time. `ones` holds the parity of each bit's count so far; with
  *
- * Padding of a convolution is 0, which a bit cannot say: the picture's border has zeros in it as if it were
- * -1, and what the border's taps then count is known for each position of the window and channel (`fix`). */
+ *     p = ones ^ x0 ^ w0,  q = p ^ x1 ^ w1
+ *
+ * the parity fell from 1 to 0 on the way ones, p, q where p ? ~q : ones, and each fall stands for two: it
+ * alone is counted, and what `ones` holds at the end. That is five operations of three operands for two words
+ * in place of six; counting the falls once more by parity would cost as much as it saves.
+ *
+ * Padding of a convolution is 0, which a bit cannot say: taps on padding are left out. Windows whose taps lie
+ * in the picture alike are neighbours, so rows and columns are cut into runs of them, and each pair of runs
+ * has a list of the words its windows count. */
 #ifndef ENGINE_KERNEL_XNOR_H
 #define ENGINE_KERNEL_XNOR_H
 
 #include "engine/kernel/kernel.h"
 
-#define XNOR_BLOCK 8 /* output channels counted together: the lanes of a vector, a byte of bits */
-#define XNOR_TILE  8 /* pixels that share weights in registers */
+#define XNOR_BLOCK 16 /* output channels counted together, in two vectors (xnor_lane) */
+#define XNOR_TILE  5  /* pixels that share weights in registers */
 
 struct xnor_output {
     const float *scale, *bias; /* [padded] */
@@ -27,36 +31,49 @@ struct xnor_output {
     const int32_t *limit, *flip; /* [padded], flip 0 or -1 */
 };
 
-/* What a window's position in the border changes: classes of rows and columns. */
-struct xnor_border {
-    const uint16_t *row, *col; /* [oh], [ow]: classes */
-    int n_col;
-    const int32_t *taken; /* [n_row * n_col]: products that are not with padding */
-    const int16_t *fix;   /* [n_row * n_col][padded]: counts of the padding */
+/* A word that is counted: behind the window's first, and in its block of weights. */
+struct xnor_word {
+    int32_t x, w;
+};
+
+/* Neighbouring windows along an axis. */
+struct xnor_run {
+    int64_t first, n;
+    int64_t x; /* words from the picture's begin to the first word of the first window */
+};
+
+/* What windows of a pair of runs count. */
+struct xnor_window {
+    const struct xnor_word *word;
+    int32_t n_words, products;
 };
 
 /* One image, some blocks of channels. */
 struct xnor_job {
-    const uint64_t *x;    /* the picture with its border */
-    ptrdiff_t sums;       /* words from x to the plane of triple sums */
-    ptrdiff_t row, pixel; /* words between neighbouring windows */
-    const int32_t *seg;   /* words: pieces of a window, seg_len each */
-    int n_seg, seg_len;
-    int64_t n_rows, n_pixels;
-    const uint64_t *w;      /* [block][seg][word][XNOR_BLOCK], of each three words w0, w1, w0^w1^w2 */
-    int64_t block0, block1; /* of these */
-    int64_t n_channels, padded;
-    struct xnor_border border;
+    const uint64_t *x;
+    int64_t row, pixel; /* words between neighbouring windows */
+    const struct xnor_run *rows, *cols;
+    int n_rows, n_cols;                /* runs */
+    const struct xnor_window *windows; /* [n_rows][n_cols] */
+    int64_t n_pixels;                  /* of an output row */
+    const uint64_t *w;                 /* [block][word][XNOR_BLOCK] */
+    int64_t w_block;                   /* words */
+    int64_t block0, block1, n_channels;
     const float *residual; /* as y */
     void *y;               /* floats [row][pixel][channel], or words of bits */
     int64_t y_pixel;       /* bytes */
     struct xnor_output out;
 };
 
+/* Where channel c lies in its block: even ones in one vector of words, odd ones in another, so that counts of
+ * both side by side are in the channels' order. */
+static inline int64_t xnor_lane(int64_t c) {
+    return c % 2 * (XNOR_BLOCK / 2) + c % XNOR_BLOCK / 2;
+}
+
 struct xnor_isa {
     bool (*has)(const struct cpu *cpu);
     void (*run)(const struct xnor_job *j);
-    void (*add_triples)(const uint64_t *x, uint64_t *sums, int64_t n); /* sums[i] = x[i]^x[i+1]^x[i+2] */
 };
 
 extern const struct xnor_isa xnor_isa_avx512vpopcntdq, xnor_isa_avx2, xnor_isa_plain;

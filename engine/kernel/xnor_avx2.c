@@ -1,5 +1,5 @@
 /* Four channels a vector. Bytes are counted by two table look-ups of four bits each, and summed over up to 31
- * vectors before they could overflow; the full adder of xnor.h saves a third of the look-ups. */
+ * vectors before they could overflow; the parities of xnor.h save half of the look-ups. */
 #include "engine/kernel/xnor_tile.h"
 
 #if KERNEL_HAS_X86
@@ -28,70 +28,64 @@ ISA_INLINE __m256i count_bytes(__m256i v) {
         _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi64(v, 4), low)));
 }
 
-ISA_INLINE __m256i carry(__m256i a, __m256i b, __m256i sum) {
-    __m256i t = _mm256_xor_si256(a, b);
-
-    return _mm256_or_si256(_mm256_andnot_si256(t, a), _mm256_andnot_si256(sum, t));
-}
-
 struct counts {
-    __m256i ones[TILE], twos[TILE]; /* bytes */
-    __m256i total[TILE];            /* words */
-    int n;                          /* added to bytes since they were empty */
+    __m256i ones[TILE];  /* parities */
+    __m256i falls[TILE]; /* bytes */
+    __m256i total[TILE]; /* words */
 };
 
 ISA_INLINE void flush(struct counts *c, const int n) {
     const __m256i zero = _mm256_setzero_si256();
 
     for (int i = 0; i < n; i++) {
-        __m256i twos = _mm256_sad_epu8(c->twos[i], zero);
-
-        c->total[i] = _mm256_add_epi64(c->total[i], _mm256_sad_epu8(c->ones[i], zero));
-        c->total[i] = _mm256_add_epi64(c->total[i], _mm256_add_epi64(twos, twos));
-        c->ones[i] = c->twos[i] = zero;
+        c->total[i] = _mm256_add_epi64(c->total[i], _mm256_sad_epu8(c->falls[i], zero));
+        c->falls[i] = zero;
     }
-    c->n = 0;
 }
 
-/* Four channels (w) of n pixels. */
-ISA_INLINE void count(const struct xnor_job *j, const uint64_t *x0, const uint64_t *w, const int n,
-    int32_t (*ret)[XNOR_BLOCK], int half) {
+ISA_INLINE void add_pair(struct counts *c, int i, __m256i a, __m256i b) {
+    __m256i p = _mm256_xor_si256(c->ones[i], a), q = _mm256_xor_si256(p, b);
+    __m256i falls = _mm256_or_si256(_mm256_andnot_si256(q, p), _mm256_andnot_si256(p, c->ones[i]));
+
+    c->falls[i] = _mm256_add_epi8(c->falls[i], count_bytes(falls));
+    c->ones[i] = q;
+}
+
+ISA_INLINE void finish(struct counts *c, int i, int32_t *ret) {
+    __m256i ones = _mm256_sad_epu8(count_bytes(c->ones[i]), _mm256_setzero_si256());
+    uint64_t total[4];
+
+    _mm256_storeu_si256(
+        (__m256i *)(void *)total, _mm256_add_epi64(ones, _mm256_add_epi64(c->total[i], c->total[i])));
+    for (int k = 0; k < 4; k++)
+        ret[k] = (int32_t)total[k];
+}
+
+/* Four lanes (w) of n pixels. */
+ISA_INLINE void count(const struct xnor_job *j, const struct xnor_window *v, const uint64_t *x,
+    const uint64_t *w, const int n, int32_t (*ret)[XNOR_BLOCK], int lane) {
     struct counts c = {0};
+    int k = 0;
 
-    for (int s = 0; s < j->n_seg; s++) {
-        const uint64_t *x = x0 + j->seg[s];
-        int k = 0;
+    for (int n_added = 1; k + 2 <= v->n_words; k += 2, n_added++) {
+        const uint64_t *x0 = x + v->word[k].x, *x1 = x + v->word[k + 1].x;
+        __m256i w0 = load(w + v->word[k].w), w1 = load(w + v->word[k + 1].w);
 
-        for (; k + 3 <= j->seg_len; k += 3, x += 3, w += 3 * XNOR_BLOCK) {
-            __m256i w0 = load(w), w1 = load(w + XNOR_BLOCK), w2 = load(w + 2 * XNOR_BLOCK);
-
-            for (int i = 0; i < n; i++) {
-                const uint64_t *p = x + i * j->pixel;
-                __m256i a = _mm256_xor_si256(w0, word(p)), b = _mm256_xor_si256(w1, word(p + 1));
-                __m256i sum = _mm256_xor_si256(w2, word(p + j->sums));
-
-                c.ones[i] = _mm256_add_epi8(c.ones[i], count_bytes(sum));
-                c.twos[i] = _mm256_add_epi8(c.twos[i], count_bytes(carry(a, b, sum)));
-            }
-            if (++c.n == BYTE_SUMS)
-                flush(&c, n);
-        }
-        for (; k < j->seg_len; k++, x++, w += XNOR_BLOCK) {
-            for (int i = 0; i < n; i++)
-                c.ones[i] = _mm256_add_epi8(
-                    c.ones[i], count_bytes(_mm256_xor_si256(load(w), word(x + i * j->pixel))));
-            if (++c.n == BYTE_SUMS)
-                flush(&c, n);
-        }
+        for (int i = 0; i < n; i++)
+            add_pair(&c, i, _mm256_xor_si256(w0, word(x0 + i * j->pixel)),
+                _mm256_xor_si256(w1, word(x1 + i * j->pixel)));
+        if (n_added % BYTE_SUMS == 0)
+            flush(&c, n);
     }
     flush(&c, n);
-    for (int i = 0; i < n; i++) {
-        uint64_t total[4];
-
-        _mm256_storeu_si256((__m256i *)(void *)total, c.total[i]);
-        for (int k = 0; k < 4; k++)
-            ret[i][half + k] = (int32_t)total[k];
+    if (k < v->n_words) {
+        for (int i = 0; i < n; i++)
+            add_pair(&c, i, _mm256_xor_si256(load(w + v->word[k].w), word(x + v->word[k].x + i * j->pixel)),
+                _mm256_setzero_si256());
+        flush(&c, n);
     }
+    for (int i = 0; i < n; i++)
+        finish(&c, i, ret[i] + lane);
 }
 
 KERNEL_AVX2 static void run_tile(const struct xnor_job *j, const struct xnor_tile *t, int n) {
@@ -99,11 +93,11 @@ KERNEL_AVX2 static void run_tile(const struct xnor_job *j, const struct xnor_til
         const uint64_t *x = t->x + first * j->pixel;
         int32_t counts[TILE][XNOR_BLOCK];
 
-        for (int half = 0; half < XNOR_BLOCK; half += 4) {
+        for (int lane = 0; lane < XNOR_BLOCK; lane += 4) {
             if (n - first >= TILE)
-                count(j, x, t->w + half, TILE, counts, half);
+                count(j, t->window, x, t->w + lane, TILE, counts, lane);
             else
-                count(j, x, t->w + half, 1, counts, half);
+                count(j, t->window, x, t->w + lane, 1, counts, lane);
         }
         for (int i = 0; i < TILE && first + i < n; i++)
             xnor_store(j, t, first + i, counts[i]);
@@ -114,16 +108,11 @@ static void xnor_run(const struct xnor_job *j) {
     xnor_walk(j, run_tile);
 }
 
-KERNEL_AVX2 static void add_triples(const uint64_t *x, uint64_t *sums, int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        sums[i] = x[i] ^ x[i + 1] ^ x[i + 2];
-}
-
 static bool has(const struct cpu *cpu) {
     return cpu->avx2;
 }
 
-const struct xnor_isa xnor_isa_avx2 = {.has = has, .run = xnor_run, .add_triples = add_triples};
+const struct xnor_isa xnor_isa_avx2 = {.has = has, .run = xnor_run};
 #else
 static bool has(const struct cpu *cpu) {
     (void)cpu;

@@ -67,7 +67,7 @@ static bool find_places(const struct xnor_shape *sh, int64_t n_blocks, struct pl
     size_t table = (size_t)n_blocks * XNOR_BLOCK * sizeof(float), w;
 
     if (__builtin_mul_overflow(
-            (size_t)n_blocks * XNOR_BLOCK * sizeof(uint64_t), (size_t)sh->n_seg * (size_t)sh->seg_len, &w))
+            (size_t)n_blocks * XNOR_BLOCK * sizeof(uint64_t), (size_t)sh->taps * (size_t)sh->words, &w))
         return false;
     ret->scale = ret->limit = w;
     ret->bias = ret->flip = w + table;
@@ -88,14 +88,9 @@ static uint64_t word_of(const struct xnor_shape *sh, const float *w, int64_t oc,
 }
 
 static void pack_channel(const struct xnor_shape *sh, const float *w, int64_t oc, uint64_t *to) {
-    for (int64_t s = 0; s < sh->n_seg; s++) {
-        uint64_t *seg = to + s * sh->seg_len * XNOR_BLOCK;
-
-        for (int64_t k = 0; k < sh->seg_len; k++)
-            seg[k * XNOR_BLOCK] = word_of(sh, w, oc, s * sh->seg_taps + k / sh->words, k % sh->words);
-        for (int64_t k = 2; k < sh->seg_len; k += 3)
-            seg[k * XNOR_BLOCK] ^= seg[(k - 1) * XNOR_BLOCK] ^ seg[(k - 2) * XNOR_BLOCK];
-    }
+    for (int64_t tap = 0; tap < sh->taps; tap++)
+        for (int64_t k = 0; k < sh->words; k++, to += XNOR_BLOCK)
+            *to = word_of(sh, w, oc, tap, k);
 }
 
 static float bias_of(const struct layer *l, int64_t oc) {
@@ -159,7 +154,7 @@ static int make_pack(const struct layer *l, const char *key, const struct xnor_s
     const struct xnor_output *o, const struct places *at, struct pack **ret, struct error *err) {
     _cleanup_(freep) float *copy = NULL;
     const float *w = kernel_plain_weights(l);
-    int64_t count = sh->oc * sh->ic * sh->taps, block = (int64_t)sh->n_seg * sh->seg_len * XNOR_BLOCK;
+    int64_t count = sh->oc * sh->ic * sh->taps, block = sh->taps * sh->words * XNOR_BLOCK;
     struct pack *p = NULL;
     int r = 0;
 
@@ -175,7 +170,7 @@ static int make_pack(const struct layer *l, const char *key, const struct xnor_s
     if (r < 0)
         return r;
     for (int64_t oc = 0; oc < sh->oc; oc++)
-        pack_channel(sh, w, oc, (uint64_t *)p->data + oc / XNOR_BLOCK * block + oc % XNOR_BLOCK);
+        pack_channel(sh, w, oc, (uint64_t *)p->data + oc / XNOR_BLOCK * block + xnor_lane(oc));
     fill_tables(l, sh, o, p, at);
     *ret = p;
     return 0;
@@ -206,23 +201,7 @@ int xnor_pack(const struct layer *l, struct pack_cache *packs, const struct xnor
     out->bias = (const float *)(const void *)(data + at.bias);
     out->limit = (const int32_t *)(const void *)(data + at.limit);
     out->flip = (const int32_t *)(const void *)(data + at.flip);
-    *ret = (struct xnor_weights){.w = found->data, .n_blocks = n_blocks, .padded = n_blocks * XNOR_BLOCK};
+    *ret = (struct xnor_weights){
+        .w = found->data, .n_blocks = n_blocks, .block = sh->taps * sh->words * XNOR_BLOCK};
     return 0;
-}
-
-int xnor_count_tap(const struct xnor_weights *w, const struct xnor_shape *sh, int64_t tap, int64_t oc) {
-    const uint64_t *seg = w->w +
-                          (oc / XNOR_BLOCK * sh->n_seg + tap / sh->seg_taps) * sh->seg_len * XNOR_BLOCK +
-                          oc % XNOR_BLOCK;
-    int64_t first = tap % sh->seg_taps * sh->words;
-    int count = 0;
-
-    for (int64_t k = first; k < first + sh->words; k++) {
-        uint64_t v = seg[k * XNOR_BLOCK];
-
-        if (k % 3 == 2)
-            v ^= seg[(k - 1) * XNOR_BLOCK] ^ seg[(k - 2) * XNOR_BLOCK];
-        count += __builtin_popcountll(v);
-    }
-    return count;
 }

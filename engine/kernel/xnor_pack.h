@@ -7,12 +7,10 @@
 
 struct pack_cache;
 
-/* How a window lies in memory: pieces of `seg_len` words, `seg_taps` neighbouring taps each. */
 struct xnor_shape {
     int64_t oc, ic, taps;
     int64_t words; /* of a pixel */
-    int n_seg, seg_len, seg_taps;
-    bool is_kn; /* the weights are [ic][oc] */
+    bool is_kn;    /* the weights are [ic][oc] */
 };
 
 /* What the layer's posts make of a sum; false: something the kernels do not know. `ret` has the clamps, and
@@ -21,14 +19,12 @@ bool xnor_output_read(const struct layer *l, struct xnor_output *ret, int *ret_r
 
 struct xnor_weights {
     const uint64_t *w;
-    int64_t n_blocks, padded;
+    int64_t n_blocks;
+    int64_t block; /* words */
 };
 
 /* Also sets scale and bias, or limit and flip, of `out`. Errors: -ENOMEM, -EFBIG. */
 int xnor_pack(const struct layer *l, struct pack_cache *packs, const struct xnor_shape *sh,
     struct xnor_output *out, struct xnor_weights *ret, struct error *err);
-
-/* Bits of the weights of tap `tap` (0 <= tap < taps) and channel `oc`. */
-int xnor_count_tap(const struct xnor_weights *w, const struct xnor_shape *sh, int64_t tap, int64_t oc);
 
 #endif

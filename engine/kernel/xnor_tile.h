@@ -8,35 +8,40 @@
 /* A tile: up to XNOR_TILE neighbouring windows and one block of channels. */
 struct xnor_tile {
     const uint64_t *x, *w;
-    int64_t row, pixel, block;
+    const struct xnor_window *window;
+    int64_t pixel; /* the first, in the output */
+    int64_t block;
 };
 
 typedef void xnor_tile_fn(const struct xnor_job *j, const struct xnor_tile *t, int n);
 
-/* Rows are cut into tiles of nearly the same width. */
+/* Cut into tiles of nearly the same width. */
+KERNEL_INLINE void xnor_walk_run(const struct xnor_job *j, const struct xnor_run *cols, struct xnor_tile t,
+    const uint64_t *x, int64_t pixel, xnor_tile_fn *fn) {
+    int64_t n_tiles = (cols->n + XNOR_TILE - 1) / XNOR_TILE;
+
+    for (int64_t i = 0; i < n_tiles; i++) {
+        int64_t first = cols->n * i / n_tiles, end = cols->n * (i + 1) / n_tiles;
+
+        t.x = x + first * j->pixel;
+        t.pixel = pixel + first;
+        fn(j, &t, (int)(end - first));
+    }
+}
+
 KERNEL_INLINE void xnor_walk(const struct xnor_job *j, xnor_tile_fn *fn) {
-    int64_t n_tiles = (j->n_pixels + XNOR_TILE - 1) / XNOR_TILE;
-    int64_t w_block = (int64_t)j->n_seg * j->seg_len * XNOR_BLOCK;
+    struct xnor_tile t;
 
-    for (int64_t b = j->block0; b < j->block1; b++)
-        for (int64_t r = 0; r < j->n_rows; r++)
-            for (int64_t t = 0; t < n_tiles; t++) {
-                int64_t first = j->n_pixels * t / n_tiles, end = j->n_pixels * (t + 1) / n_tiles;
-
-                fn(j,
-                    &(struct xnor_tile){
-                        j->x + r * j->row + first * j->pixel, j->w + b * w_block, r, first, b},
-                    (int)(end - first));
-            }
-}
-
-static inline int64_t xnor_class(const struct xnor_job *j, const struct xnor_tile *t, int i) {
-    return (int64_t)j->border.row[t->row] * j->border.n_col + j->border.col[t->pixel + i];
-}
-
-/* Byte offset of pixel i's channels in the output. */
-static inline int64_t xnor_place(const struct xnor_job *j, const struct xnor_tile *t, int i) {
-    return (t->row * j->n_pixels + t->pixel + i) * j->y_pixel;
+    for (t.block = j->block0; t.block < j->block1; t.block++) {
+        t.w = j->w + t.block * j->w_block;
+        for (int r = 0; r < j->n_rows; r++)
+            for (int64_t i = 0; i < j->rows[r].n; i++)
+                for (int c = 0; c < j->n_cols; c++) {
+                    t.window = &j->windows[r * j->n_cols + c];
+                    xnor_walk_run(j, &j->cols[c], t, j->x + j->rows[r].x + i * j->row + j->cols[c].x,
+                        (j->rows[r].first + i) * j->n_pixels + j->cols[c].first, fn);
+                }
+    }
 }
 
 KERNEL_INLINE float xnor_clamp(float v, float low, float high) {
@@ -44,23 +49,24 @@ KERNEL_INLINE float xnor_clamp(float v, float low, float high) {
     return v < high ? v : high;
 }
 
-/* Stores pixel i, whose counts of x ^ w are `count`. */
+/* Stores pixel i, whose counts of x ^ w are `count`, by lanes. */
 KERNEL_INLINE void xnor_store(
     const struct xnor_job *j, const struct xnor_tile *t, int i, const int32_t count[XNOR_BLOCK]) {
     const struct xnor_output *o = &j->out;
-    int64_t class = xnor_class(j, t, i), c0 = t->block * XNOR_BLOCK, place = xnor_place(j, t, i);
-    const int16_t *fix = j->border.fix + class * j->padded + c0;
-    int32_t taken = j->border.taken[class], sum[XNOR_BLOCK];
+    int64_t c0 = t->block * XNOR_BLOCK, place = (t->pixel + i) * j->y_pixel;
+    int64_t at = place / (int64_t)sizeof(float) + c0;
     int n = (int)(j->n_channels - c0 < XNOR_BLOCK ? j->n_channels - c0 : XNOR_BLOCK);
+    int32_t sum[XNOR_BLOCK];
 
     for (int k = 0; k < XNOR_BLOCK; k++)
-        sum[k] = taken - 2 * (count[k] - fix[k]);
+        sum[k] = t->window->products - 2 * count[xnor_lane(k)];
     if (o->is_bits) {
         unsigned bits = 0;
+        uint16_t *to = (uint16_t *)(void *)((char *)j->y + place) + t->block;
 
         for (int k = 0; k < n; k++)
             bits |= (unsigned)((sum[k] ^ o->flip[c0 + k]) - o->flip[c0 + k] >= o->limit[c0 + k]) << k;
-        ((uint8_t *)j->y)[place + t->block] = (uint8_t)bits;
+        *to = (uint16_t)bits;
         return;
     }
     for (int k = 0; k < n; k++) {
@@ -68,8 +74,8 @@ KERNEL_INLINE void xnor_store(
 
         v = xnor_clamp(v, o->low, o->high);
         if (o->has_residual)
-            v = xnor_clamp(v + j->residual[place / (int64_t)sizeof(float) + c0 + k], o->low2, o->high2);
-        ((float *)j->y)[place / (int64_t)sizeof(float) + c0 + k] = v;
+            v = xnor_clamp(v + j->residual[at + k], o->low2, o->high2);
+        ((float *)j->y)[at + k] = v;
     }
 }
 
