@@ -185,9 +185,7 @@ static int check(const void *options, struct error *err) {
 
     if (o->sparsity > 0 && strcmp(structure, "sparse") != 0 && strcmp(structure, "block") != 0)
         return error_set(err, -EINVAL,
-            ".sparsity: structure '%s' keeps a number that does not follow from it; "
-            "'sparse' and 'block' take it",
-            structure);
+            ".sparsity: structure '%s' leaves nothing out by share; 'sparse' and 'block' do", structure);
     if (strcmp(structure, "nm") == 0 && o->nm_of != 2 && o->nm_of != 4 && o->nm_of != 16)
         return error_set(err, -EINVAL, ".nm_of: places of %d cannot be packed; 2, 4 and 16 can", o->nm_of);
     if (strcmp(structure, "nm") == 0 && o->nm_kept > o->nm_of)

@@ -132,6 +132,16 @@ static int read_common(
     return r < 0 ? r : param_set_json(&common_table, j, method_keys, path, ret, err);
 }
 
+/* A sentence that begins with ".key: " is about that key: the path goes on. */
+static int check_options(const struct step *s, const char *path, struct error *err) {
+    struct error e = {0};
+    int r = s->method->check(s->options, &e);
+
+    if (r < 0)
+        error_code(err, r, e.code, "%s%s%s", path, e.text[0] == '.' ? "" : ": ", e.text);
+    return r;
+}
+
 static int read_step(const json_t *j, size_t index, struct step *ret, struct error *err) {
     const char *name = json_string_value(json_object_get(j, "method"));
     char path[64];
@@ -153,7 +163,7 @@ static int read_step(const json_t *j, size_t index, struct step *ret, struct err
     if (r == 0)
         r = param_set_json(ret->method->options, j, common_keys, path, ret->options, err);
     if (r == 0 && ret->method->check)
-        r = error_prefix(err, ret->method->check(ret->options, err), "%s", path);
+        r = check_options(ret, path, err);
     return r;
 }
 

@@ -102,6 +102,9 @@ class Jobs(unittest.TestCase):
                             ([INT8[0], {"method": "finetune"}], "method_not_applicable")):
             job = self.daemon.wait_job(self.job("never", steps=steps).json()["id"])
             self.assertEqual((job["state"], job["error"]["code"]), ("failed", code), job)
+        made = self.job("never", steps=[INT8[0], {"method": "encode", "form": {"structure": "dense"}, "sparsity": 0.9}])
+        self.assertEqual(made.status, 400, made)
+        self.assertTrue(made.json()["error"].startswith("steps[1].sparsity: "), made)
         made = self.job("never", steps=[{"method": "finetune", "dataset": 1}])
         self.assertEqual((made.status, made.json()["code"]), (400, "unknown_field"), made)
 
