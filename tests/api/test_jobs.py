@@ -40,6 +40,12 @@ class Jobs(unittest.TestCase):
         body = {"kind": "compress", "model": "lenet", "variant": variant, "dataset": "tiny", "steps": INT8, **more}
         return self.daemon.post("/api/v1/jobs", body, headers={"Idempotency-Key": key} if key else {})
 
+    def loaded_layers(self, variant):
+        """By name, once the variant is in memory: then they have kernels."""
+        path = f"/api/v1/models/lenet/variants/{variant}"
+        self.daemon.wait(lambda: self.daemon.get(path).json()["state"] == "ready", 60, f"{variant} is loaded")
+        return {row["name"]: row for row in self.daemon.get(path).json()["layers"]}
+
     def test_the_dry_run_foretells_each_layer(self):
         body = {"kind": "compress", "model": "lenet", "variant": "dry", "dataset": "tiny", "steps": INT8}
         plan = self.daemon.post("/api/v1/jobs?dry_run=true", body)
@@ -113,7 +119,7 @@ class Jobs(unittest.TestCase):
         quantize = {"method": "quantize"}
         job = self.daemon.wait_job(self.job("book", steps=[book]).json()["id"])
         self.assertEqual(job["state"], "succeeded", job)
-        layers = {row["name"]: row for row in self.daemon.get("/api/v1/models/lenet/variants/book").json()["layers"]}
+        layers = self.loaded_layers("book")
         self.assertEqual([layers[f"/{n}"]["form"] for n in ("conv1/Conv", "fc1/Gemm")], ["dense", "codebook"])
         # the activations are floats: the kernel has to have floats
         self.assertEqual([layers[f"/{n}"]["decoded"] for n in ("conv1/Conv", "fc1/Gemm")], [False, True])
@@ -139,7 +145,7 @@ class Jobs(unittest.TestCase):
 
         made = self.daemon.wait_job(self.daemon.post("/api/v1/jobs", {**body, "variant": "both", "steps": [quantize]}).json()["id"])
         self.assertEqual(made["state"], "succeeded", made)
-        both = {row["name"]: row for row in self.daemon.get("/api/v1/models/lenet/variants/both").json()["layers"]}
+        both = self.loaded_layers("both")
         self.assertEqual([both[f"/{n}"]["form"] for n in ("conv1/Conv", "fc1/Gemm")], ["int8", "codebook"])
         self.assertFalse(both["/conv2/Conv"]["decoded"])
 
