@@ -14,11 +14,14 @@
 
 /* ---- waking: from any thread to the loop ---- */
 
-static void wake_call(void *ctx) {
-    struct call *c = ctx;
+/* A request that is completed may be answered and freed as soon as the loop sees so: that is set under the
+ * lock, which call_on_completed() takes before it frees, and nothing of the call is touched after it. */
+static void wake(struct call *c, bool is_completed) {
     struct server *s = c->door->server;
 
     pthread_mutex_lock(&s->lock);
+    if (is_completed)
+        atomic_store(&c->x->is_completed, true);
     if (!s->is_closed && !c->is_woken) {
         c->is_woken = true;
         c->next_woken = s->woken;
@@ -28,8 +31,12 @@ static void wake_call(void *ctx) {
     pthread_mutex_unlock(&s->lock);
 }
 
-static void wake_exchange(struct exchange *x) {
-    wake_call(x->owner);
+static void wake_call(void *ctx) {
+    wake(ctx, false);
+}
+
+static void wake_exchange(struct exchange *x, bool is_completed) {
+    wake(x->owner, is_completed);
 }
 
 static void forget_woken(struct server *s, struct call *c) {

@@ -19,12 +19,11 @@
 static void complete(struct request *r) {
     struct exchange *x = r->transport;
 
-    atomic_store(&x->is_completed, true);
-    x->wake(x);
+    x->wake(x, true); /* x may be gone */
 }
 
 struct exchange *exchange_new(
-    const struct exchange_env *env, const char *target, void (*wake)(struct exchange *x)) {
+    const struct exchange_env *env, const char *target, void (*wake)(struct exchange *x, bool is_completed)) {
     struct exchange *x = calloc(1, sizeof(*x));
 
     if (!x)
@@ -196,7 +195,7 @@ static void body_to_memory(struct exchange *x, const char *data, size_t size) {
 static void on_upload(void *ctx) {
     struct exchange *x = ctx;
 
-    x->wake(x);
+    x->wake(x, false);
 }
 
 enum exchange_next exchange_body(struct exchange *x, const char *data, size_t size, size_t *consumed) {
@@ -228,7 +227,7 @@ static void after_work(uv_work_t *work, int status) {
 
     (void)status;
     x->is_working = false;
-    x->wake(x);
+    x->wake(x, false);
 }
 
 static void run_work(struct exchange *x, uv_work_cb fn, enum exchange_stage stage) {

@@ -51,8 +51,10 @@ struct exchange {
     struct reply reply;
     const struct exchange_env *env;
     enum exchange_stage stage;
-    void (*wake)(struct exchange *x); /* from any thread */
-    void *owner;                      /* the transport's */
+    /* From any thread. `is_completed`: the waker sets that member, in one piece with the waking, for the
+     * exchange may be freed as soon as it is set. */
+    void (*wake)(struct exchange *x, bool is_completed);
+    void *owner; /* the transport's */
 
     struct error target_err;     /* of the request line */
     bool is_refused;             /* the reply is ready, the body is dropped */
@@ -74,7 +76,7 @@ struct exchange {
 
 /* `target` is the raw request target; NULL: bad request line. */
 struct exchange *exchange_new(
-    const struct exchange_env *env, const char *target, void (*wake)(struct exchange *x));
+    const struct exchange_env *env, const char *target, void (*wake)(struct exchange *x, bool is_completed));
 struct exchange *exchange_free(struct exchange *x);
 
 /* Call when x->req.method and headers are set. `framing_is_odd`: the transport saw something itself. */
