@@ -128,19 +128,25 @@ static const struct param rows[] = {
 
 static const struct param_table table = {rows, sizeof(rows) / sizeof(rows[0])};
 
+static int refuse_choice(struct error *err) {
+    return error_code(err, -EBADMSG, "method_not_applicable",
+        "finetune learns all layers: `layers` cannot choose some of them");
+}
+
 static int plan(const struct graph *g, const void *options, struct layers *layers, struct effect *effects,
     struct error *err) {
     (void)options;
-    (void)err;
     for (size_t i = 0; i < layers->n; i++) {
         struct layer_entry *e = &layers->entry[i];
         const struct tensor *w = g->values[g->nodes[e->node].in[1]].init;
 
         if (e->form)
             continue;
+        if (!e->is_selected)
+            return refuse_choice(err);
         if (w->dtype != DT_F32)
             layer_skip(e, "its weights are not float");
-        else if (effects && e->is_selected)
+        else if (effects)
             effects[i] = (struct effect){.form = "dense", .bytes = 4 * e->params, .macs = -1};
     }
     return 0;
@@ -169,8 +175,7 @@ static int apply(
     int r = check_float(work->graph, err);
 
     if (r == 0 && (scope->exclude || (scope->include && scope->include[0])))
-        r = error_code(err, -EBADMSG, "method_not_applicable",
-            "finetune learns all layers: `layers` cannot choose some of them");
+        r = refuse_choice(err);
     if (r == 0 && !work->samples->source)
         r = error_code(
             err, -EBADMSG, "data_required", "finetune needs a labelled data set, not ready inputs");

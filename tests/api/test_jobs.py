@@ -111,6 +111,8 @@ class Jobs(unittest.TestCase):
         made = self.job("never", steps=[INT8[0], {"method": "encode", "form": {"structure": "dense"}, "sparsity": 0.9}])
         self.assertEqual(made.status, 400, made)
         self.assertTrue(made.json()["error"].startswith("steps[1].sparsity: "), made)
+        made = self.job("never", steps=[{"method": "finetune", "layers": {"include": ["/fc*"]}}])
+        self.assertEqual((made.status, made.json()["code"]), (422, "method_not_applicable"), made)
         made = self.job("never", steps=[{"method": "finetune", "dataset": 1}])
         self.assertEqual((made.status, made.json()["code"]), (400, "unknown_field"), made)
 
