@@ -5,7 +5,9 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "api/api.h"
 #include "api/conn.h"
+#include "api/exchange.h"
 #include "base/clock.h"
 #include "tests/unit/server_fixture.h"
 
@@ -182,6 +184,32 @@ static void test_pending_request_is_completed_from_another_thread(void **state) 
         close(fd);
     }
     stop(&f);
+}
+
+static struct {
+    int n;
+    bool was_completed;
+} woken;
+
+static void note_wake(struct exchange *x, bool is_completed) {
+    assert_true(is_completed);
+    woken.n++;
+    woken.was_completed = atomic_load(&x->is_completed);
+}
+
+/* Once it is set the loop may answer the request and free it: only the waker may set it, in one piece with
+ * the waking. */
+static void test_completing_leaves_it_to_the_waker_to_say_so(void **state) {
+    struct api api = {0};
+    struct exchange_env env = {.api = &api};
+    struct exchange *x = exchange_new(&env, "/pending", note_wake);
+
+    (void)state;
+    assert_non_null(x);
+    request_complete(&x->req, NULL);
+    assert_int_equal(woken.n, 1);
+    assert_false(woken.was_completed);
+    exchange_free(x);
 }
 
 static void test_waiting_client_that_leaves_is_noticed_within_100_ms(void **state) {
@@ -376,6 +404,7 @@ int main(void) {
         cmocka_unit_test(test_tokens_decide_before_look_up),
         cmocka_unit_test(test_unix_socket_knows_its_peer),
         cmocka_unit_test(test_pending_request_is_completed_from_another_thread),
+        cmocka_unit_test(test_completing_leaves_it_to_the_waker_to_say_so),
         cmocka_unit_test(test_waiting_client_that_leaves_is_noticed_within_100_ms),
         cmocka_unit_test(test_events_reach_the_client_at_once_and_its_leaving_closes_the_stream),
         cmocka_unit_test(test_dripping_clients_are_cut),
