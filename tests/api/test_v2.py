@@ -11,7 +11,9 @@ import os
 import resource
 import socket
 import struct
+import subprocess
 import sys
+import tempfile
 import time
 import unittest
 import zlib
@@ -71,6 +73,23 @@ def raw(data, timeout=5):
                 got += more
         except TimeoutError:
             return got, False
+
+
+class FullRate(unittest.TestCase):
+    """A network that is done before the loop has looked: answering, freeing and waking meet."""
+
+    def test_a_small_network_survives_it(self):
+        with tempfile.NamedTemporaryFile("w") as body:
+            json.dump(gemm_json(), body)
+            body.flush()
+            for connections in (1, 8, 32):
+                load = subprocess.run(
+                    [os.path.join(BUILD, "tests", "bench", "http_load"), str(d.port), "/v2/models/gemm/infer",
+                     "application/json", body.name, str(connections)],
+                    input="12000\n", capture_output=True, text=True, timeout=60)
+                self.assertEqual((load.returncode, load.stdout.split()[0]), (0, "ready"), load.stderr)
+                self.assertGreater(float(load.stdout.split()[1]), 0)
+        self.assertEqual(infer(gemm_json()).status, 200)
 
 
 class Metadata(unittest.TestCase):
