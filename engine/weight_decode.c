@@ -33,17 +33,44 @@ static void take_integers(const struct weight *w, const int64_t *codes, int64_t 
     }
 }
 
-/* The stored elements, as many as there are. Packed codes of s4 are of no type that knows a sign. */
+/* Codes that share a byte, the lowest bits first, by a table of what each byte stands for. Packed codes of s4
+ * are of no type that knows a sign. */
+static void unpack(const struct weight *w, int64_t n, int16_t *ret) {
+    const uint8_t *p = w->codes->data;
+    int64_t per = 8 / w->stored_bits, whole = n / per;
+    int16_t what[256][8] = {0};
+
+    for (int byte = 0; byte < 256; byte++)
+        for (int64_t k = 0; k < per; k++) {
+            int64_t code = byte >> k * w->stored_bits & ((1 << w->stored_bits) - 1);
+
+            if (w->code == &weight_code_s4)
+                code = code < 8 ? code : code - 16;
+            take_integers(w, &code, 1, &what[byte][k]);
+        }
+    for (int64_t i = 0; i < whole; i++)
+        memcpy(ret + i * per, what[p[i]], (size_t)per * sizeof(*ret));
+    for (int64_t i = whole * per; i < n; i++)
+        ret[i] = what[p[whole]][i - whole * per];
+}
+
+/* The stored elements, as many as there are. */
 static void read_integers(const struct weight *w, int16_t *ret) {
     int64_t dim = word_size(w), n = weight_count_stored(w) / dim, codes[WEIGHT_CHUNK];
-    bool is_packed_s4 = w->code == &weight_code_s4 && w->codes->dtype == DT_U8;
 
+    if (dim == 1 && w->codes->dtype == DT_U8 && w->stored_bits && 8 % w->stored_bits == 0) {
+        unpack(w, n, ret);
+        return;
+    }
+    if (!w->book && w->codes->dtype == DT_S8) {
+        for (int64_t i = 0; i < n; i++)
+            ret[i] = ((const int8_t *)w->codes->data)[i];
+        return;
+    }
     for (int64_t i = 0; i < n; i += WEIGHT_CHUNK) {
         int64_t chunk = n - i < WEIGHT_CHUNK ? n - i : WEIGHT_CHUNK;
 
         weight_read(w->codes, w->stored_bits, i, chunk, codes);
-        for (int64_t k = 0; is_packed_s4 && k < chunk; k++)
-            codes[k] = codes[k] < 8 ? codes[k] : codes[k] - 16;
         take_integers(w, codes, chunk, ret + i * dim);
     }
 }

@@ -31,7 +31,9 @@ int s8_codes_read(
 
 /* What the form says without a look at the codes: 1 they are, 0 they are not, -1 it does not say. */
 static int bytes_by_type(const struct weight *w) {
-    if (w->book || !w->codes)
+    if (w->book)
+        return w->book->dtype == DT_S8 && !w->zero ? 1 : -1;
+    if (!w->codes)
         return -1;
     if (w->codes->dtype == DT_S8)
         return w->zero ? -1 : 1;
