@@ -170,8 +170,8 @@ void store_disk(struct store *s, uint64_t *ret_used, uint64_t *ret_budget) {
     *ret_used = *ret_budget = 0;
     if (statvfs(s->dir, &v) < 0)
         return;
-    *ret_budget = (uint64_t)((double)v.f_blocks * (double)v.f_frsize * s->disk_share);
-    *ret_used = (uint64_t)(v.f_blocks - v.f_bavail) * v.f_frsize;
+    *ret_used = (uint64_t)(v.f_blocks - v.f_bfree) * v.f_frsize;
+    *ret_budget = (uint64_t)((double)(*ret_used + (uint64_t)v.f_bavail * v.f_frsize) * s->disk_share);
 }
 
 int store_check_disk(struct store *s, uint64_t bytes, struct error *err) {

@@ -103,6 +103,7 @@ void store_blob_release(struct store *s, const char *digest);
 
 /* disk_budget (507) unless `bytes` more fit. */
 int store_check_disk(struct store *s, uint64_t bytes, struct error *err);
+/* As df counts: what the file system keeps back is neither used nor to be had. */
 void store_disk(struct store *s, uint64_t *ret_used, uint64_t *ret_budget);
 
 #endif

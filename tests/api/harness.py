@@ -38,7 +38,8 @@ class Daemon:
         command = [os.path.join(self.build, "bonsaid"), "--state", self.state, "--listen", "127.0.0.1:0", *self.flags]
         self.log = open(os.path.join(self.state, "stderr.log"), "ab")
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log,
-                                        env={**os.environ, "OMP_WAIT_POLICY": "passive", **self.env})
+                                        env={**os.environ, "OMP_WAIT_POLICY": "passive",
+                                             "BONSAID_MAX_DISK_SHARE": "1", **self.env})
         ready, _, _ = select.select([self.process.stdout], [], [], timeout)
         line = self.process.stdout.readline().decode() if ready else ""
         if not line.startswith("listening on http://"):
