@@ -12,17 +12,6 @@ struct scaled {
     bool is_mul;
 };
 
-static bool all_zero(const struct tensor *t) {
-    size_t size;
-
-    if (!shape_bytes(&t->shape, t->dtype, &size))
-        return false;
-    for (size_t i = 0; i < size; i++)
-        if (((const uint8_t *)t->data)[i])
-            return false;
-    return true;
-}
-
 static bool match_dequantize(const struct graph *g, int v, struct weight *w, struct scaled *ret) {
     const struct node *n = weight_producer(g, v, "DequantizeLinear");
 
@@ -95,10 +84,16 @@ static bool scales_fit(struct weight *w, const struct scaled *s) {
     return false;
 }
 
+/* There are weights, and their floats can be counted in memory: a few bytes of a file may say any shape. */
+static bool can_be_dense(const struct shape *s) {
+    size_t size;
+
+    return s->rank > 0 && shape_bytes(s, DT_F32, &size) && size > 0;
+}
+
 static int match_with(struct graph *g, const struct scaled *s, const struct weight_structure *structure,
     struct weight *w, int *codes) {
     struct shape stored_shape, want;
-    int64_t n_stored;
     int stored, r;
 
     w->structure = structure;
@@ -110,8 +105,7 @@ static int match_with(struct graph *g, const struct scaled *s, const struct weig
         return r < 0 ? r : 0;
     if (w->shape.rank < 0)
         w->shape = stored_shape;
-    if (!structure->stored_shape(w, &want) || !shape_equal(&want, &stored_shape) ||
-        !shape_count(&stored_shape, &n_stored) || w->shape.rank < 1)
+    if (!structure->stored_shape(w, &want) || !shape_equal(&want, &stored_shape) || !can_be_dense(&w->shape))
         return 0;
     return scales_fit(w, s);
 }
@@ -127,7 +121,7 @@ static int match(struct graph *g, int value, struct weight *w, int *codes) {
             s = (struct scaled){.value = value};
         }
     }
-    if (scaled.zero && all_zero(scaled.zero))
+    if (scaled.zero && weight_is_zeros(scaled.zero))
         scaled.zero = NULL;
     for (size_t i = 0; i < n_weight_structures; i++) {
         int r;

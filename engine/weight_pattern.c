@@ -52,7 +52,7 @@ int weight_match_cast(const struct graph *g, int v, enum dtype *ret_to) {
     return constant_of(g, v) && constant_of(g, v)->layout == LAYOUT_PLAIN ? v : -1;
 }
 
-static bool is_zero(const struct tensor *t) {
+bool weight_is_zeros(const struct tensor *t) {
     const uint8_t *p = t->data;
     size_t size;
 
@@ -70,11 +70,11 @@ bool weight_match_zeros(const struct graph *g, int v, struct shape *ret) {
     const struct tensor *t = constant_of(g, v);
     int64_t count;
 
-    if (t && is_zero(t)) {
+    if (t && weight_is_zeros(t)) {
         *ret = t->shape;
         return true;
     }
-    if (!n || (a && (a->type != ATTR_TENSOR || !a->t->data || !is_zero(a->t))))
+    if (!n || (a && (a->type != ATTR_TENSOR || !a->t->data || !weight_is_zeros(a->t))))
         return false;
     ret->rank = constant_ints(g, n->in[0], ret->dim, SHAPE_MAX_RANK);
     return ret->rank >= 0 && shape_count(ret, &count);

@@ -56,6 +56,9 @@ bool weight_resolve(struct shape *s, int64_t count);
  * is). */
 int weight_match_cast(const struct graph *g, int v, enum dtype *ret_to);
 
+/* Nothing but bytes that are zero. */
+bool weight_is_zeros(const struct tensor *t);
+
 /* Zeros of any shape: ConstantOfShape, or an initialiser. */
 bool weight_match_zeros(const struct graph *g, int v, struct shape *ret);
 

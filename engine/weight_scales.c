@@ -100,8 +100,9 @@ const struct weight_scales weight_scales_channel = {
     .apply = channel_apply,
 };
 
+/* A block may be as large as an attribute can say. */
 static int64_t n_groups(const struct weight *w) {
-    return (w->shape.dim[w->group_axis] + w->group - 1) / w->group;
+    return (w->shape.dim[w->group_axis] - 1) / w->group + 1;
 }
 
 static int64_t group_n(const struct weight *w) {

@@ -136,8 +136,7 @@ static size_t gap_bytes(const struct weight *w) {
     return size;
 }
 
-static int check_places(
-    const struct tensor *place, int64_t n, int64_t count, const char *what, struct error *err) {
+static int check_places(const struct tensor *place, int64_t n, int64_t count, struct error *err) {
     struct places p = {.t = place};
 
     for (int64_t i = 0; i < n; i++) {
@@ -148,12 +147,11 @@ static int check_places(
                 "entry %lld of its %s puts a weight at %lld, outside of %lld", (long long)i,
                 is_gaps(place) ? "gaps" : "places", (long long)at, (long long)count);
     }
-    (void)what;
     return 0;
 }
 
 static int sparse_check(const struct weight *w, struct error *err) {
-    return check_places(w->place, w->n_stored, w->rows * w->cols, "weights", err);
+    return check_places(w->place, w->n_stored, w->rows * w->cols, err);
 }
 
 const struct weight_structure weight_structure_sparse = {
@@ -194,11 +192,10 @@ static int block_match(struct graph *g, int v, struct weight *w, int *ret_stored
         weight_count_tiles(&w->shape, &tile) != data.dim[0])
         return 0;
     w->place = match_spread(g, n->in[1], data.dim[1]);
-    if (!w->place)
-        return 0;
     tile.kept = tile.out * tile.in;
+    if (!w->place || __builtin_mul_overflow(w->place->shape.dim[0], tile.kept, &w->n_stored))
+        return 0;
     w->tile = tile;
-    w->n_stored = w->place->shape.dim[0] * tile.kept;
     *ret_stored = n->in[2];
     return 1;
 }
@@ -244,8 +241,7 @@ static void block_expand(const struct weight *w, const void *stored, size_t size
 }
 
 static int block_check(const struct weight *w, struct error *err) {
-    return check_places(
-        w->place, w->place->shape.dim[0], weight_count_tiles(&w->shape, &w->tile), "blocks", err);
+    return check_places(w->place, w->place->shape.dim[0], weight_count_tiles(&w->shape, &w->tile), err);
 }
 
 const struct weight_structure weight_structure_block = {

@@ -35,7 +35,7 @@ static int check_scale(const struct quantize_param *p, const struct tensor *x, c
     if (op_axis(p->axis, x->shape.rank, false, &axis, err) < 0)
         return -EBADMSG;
     if (p->block > 0 && scale->shape.rank == x->shape.rank &&
-        scale->shape.dim[axis] == (x->shape.dim[axis] + p->block - 1) / p->block)
+        scale->shape.dim[axis] == x->shape.dim[axis] / p->block + (x->shape.dim[axis] % p->block > 0))
         return 0;
     if (scale->shape.rank != 1 || scale->shape.dim[0] != x->shape.dim[axis])
         return error_code(err, -EBADMSG, "shape_mismatch", "scale %s does not fit axis %d of %s",

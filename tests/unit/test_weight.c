@@ -171,6 +171,35 @@ static void test_scales_that_do_not_fit_are_not_matched(void **state) {
     }
 }
 
+/* A block larger than the weights is one group; weights that are none have no groups at all. */
+static void test_blocks_of_any_size_are_counted(void **state) {
+    static const struct {
+        int64_t rows, block, n_groups;
+        bool fits;
+    } cases[] = {
+        {4, 3, 2, true}, {4, 4, 1, true}, {4, INT64_MAX, 1, true}, {4, 3, 1, false}, {0, 1, 0, false}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        _cleanup_(graph_freep) struct graph *g = graph_new();
+        struct error err = {0};
+        const struct weight *found;
+        int8_t bytes[8] = {0};
+        float numbers[4] = {1, 1, 1, 1};
+        struct tensor codes = {
+            .dtype = DT_S8, .shape = {.rank = 2, .dim = {cases[i].rows, 2}}, .data = bytes};
+        struct tensor scales = {
+            .dtype = DT_F32, .shape = {.rank = 2, .dim = {cases[i].n_groups, 2}}, .data = numbers};
+        int v = add_dequantize(g, codes, scales, 0);
+
+        assert_int_equal(graph_set_attr_int(g, &g->nodes[0], "block_size", cases[i].block), 0);
+        assert_int_equal(weight_match(g, v, &found, NULL, &err), 0);
+        assert_int_equal(found != NULL, cases[i].fits);
+        if (found)
+            assert_int_equal(weight_check(found, &err), 0);
+    }
+}
+
 static void refuse(struct sample *s, const char *sentence) {
     struct error err = {0};
 
@@ -211,6 +240,29 @@ static void test_numbers_that_cannot_be_are_refused_with_their_place(void **stat
     refuse(scale, "scale 2 of its weights is not a finite number");
 }
 
+/* Zeros of any shape cost a file nothing: more than memory can hold are no weights. */
+static void test_shapes_that_cannot_be_dense_are_not_matched(void **state) {
+    static const char *const structures[] = {"sparse", "block"};
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        _cleanup_(freep) struct sample *s = new_sample(structures[i], "f32");
+        _cleanup_(graph_freep) struct graph *g = graph_new();
+        const int64_t side = (int64_t)1 << 31;
+        const struct weight *found;
+        struct error err = {0};
+        int v;
+
+        s->w.scale = NULL;
+        s->w.shape = (struct shape){.rank = 2, .dim = {side, side}};
+        s->w.tile.out = s->w.tile.in = side;
+        v = weight_emit(g, 0, "w", &s->w);
+        assert_true(v >= 0);
+        assert_int_equal(weight_match(g, v, &found, NULL, &err), 0);
+        assert_null(found);
+    }
+}
+
 /* One number of the pattern is another: it is no form any more. */
 static void test_patterns_that_nearly_match_are_no_forms(void **state) {
     static const char *const structures[] = {"sparse", "block", "nm"};
@@ -240,6 +292,8 @@ int main(void) {
         cmocka_unit_test(test_codes_are_the_same_integers_in_every_form),
         cmocka_unit_test(test_what_is_not_zero_is_counted_in_every_form),
         cmocka_unit_test(test_scales_that_do_not_fit_are_not_matched),
+        cmocka_unit_test(test_blocks_of_any_size_are_counted),
+        cmocka_unit_test(test_shapes_that_cannot_be_dense_are_not_matched),
         cmocka_unit_test(test_numbers_that_cannot_be_are_refused_with_their_place),
         cmocka_unit_test(test_patterns_that_nearly_match_are_no_forms),
     };
