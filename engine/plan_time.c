@@ -57,19 +57,28 @@ static unsigned cpu_bits(const struct cpu *c) {
            (unsigned)c->avx512_vpopcntdq << 5 | (unsigned)c->avx512_vbmi << 6;
 }
 
+/* Text from the file: with no spaces or line breaks of its own, for a key is a line's end in the tuner's
+ * file. */
+static void add_word(struct text *t, const char *word, size_t size) {
+    for (size_t k = 0; k < size; k++)
+        add(t, "%c", (unsigned char)word[k] > ' ' ? word[k] : '_');
+}
+
 static void add_attributes(struct text *t, const struct node *n) {
     for (size_t i = 0; i < n->n_attr; i++) {
         const struct attr *a = &n->attr[i];
 
-        add(t, " %s=", a->name);
+        add(t, " ");
+        add_word(t, a->name, strlen(a->name));
+        add(t, "=");
         if (a->type == ATTR_INT)
             add(t, "%lld", (long long)a->i);
         for (size_t k = 0; a->type == ATTR_INTS && k < a->n; k++)
             add(t, "%lld,", (long long)a->ints[k]);
         if (a->type == ATTR_FLOAT)
             add(t, "%g", (double)a->f);
-        for (size_t k = 0; a->type == ATTR_STRING && k < a->s.size; k++)
-            add(t, "%c", a->s.data[k] > ' ' ? a->s.data[k] : '_');
+        if (a->type == ATTR_STRING)
+            add_word(t, (const char *)a->s.data, a->s.size);
     }
 }
 

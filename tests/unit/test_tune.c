@@ -416,6 +416,36 @@ static void test_a_damaged_file_does_no_harm(void **unused) {
     unlink(path);
 }
 
+/* Names of attributes come from a stranger's file. */
+static void test_a_name_with_a_line_break_writes_no_line(void **unused) {
+    static const struct rule rule = {.slow_op = "none"};
+    struct fixture f = {0};
+    struct tuner *again = NULL;
+    struct net_text t = net_text_read("Conv x=1x16x8x8 w=16x16x3x3 pads=1,1,1,1");
+    struct net_options o = {0};
+    struct error err = {0};
+    char path[64];
+    size_t n;
+
+    (void)unused;
+    assert_int_equal(graph_set_attr_int(t.graph, &t.graph->nodes[0], "a\nt 2 0 0 b", 1), 0);
+    assert_int_equal(tuner_new(temp_path(path), &f.tuner, NULL), 0);
+    assert_int_equal(cpu_detect(NULL, &o.cpu, &err), 0);
+    o.tuner = f.tuner;
+    f.input = t.input[0];
+    assert_int_equal(net_new(t.graph, &o, &f.net, &err), 0);
+    put_rule(&f, &rule);
+    assert_int_equal(tuner_save(f.tuner, &err), 0);
+    n = tuner_count(f.tuner);
+    assert_true(n > 0);
+    assert_int_equal(tuner_new(path, &again, &err), 0);
+    assert_int_equal(err.err, 0);
+    assert_int_equal(tuner_count(again), n);
+    tuner_free(again);
+    close_net(&f);
+    unlink(path);
+}
+
 static void test_times_of_another_processor_are_not_taken(void **unused) {
     static const char text[] = "bonsaid timings 1\ncpu Z80\nkernels 00000000\nt 2 1 1 key\n";
     struct tuner *t = NULL;
@@ -443,6 +473,7 @@ int main(void) {
         cmocka_unit_test(test_plans_are_swapped_while_they_run),
         cmocka_unit_test(test_times_are_there_again_after_a_save),
         cmocka_unit_test(test_a_damaged_file_does_no_harm),
+        cmocka_unit_test(test_a_name_with_a_line_break_writes_no_line),
         cmocka_unit_test(test_times_of_another_processor_are_not_taken),
     };
 
