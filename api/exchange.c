@@ -162,7 +162,7 @@ static int count_body(struct exchange *x, size_t cap, struct error *err) {
 }
 
 static int grow_body(struct exchange *x, size_t need) {
-    size_t cap = x->body_cap ? x->body_cap : FIRST_BODY_CAP;
+    size_t had = x->body_cap, cap = had ? had : FIRST_BODY_CAP;
     struct error err = {0};
     char *p = NULL;
 
@@ -170,11 +170,12 @@ static int grow_body(struct exchange *x, size_t need) {
         cap *= 2;
     if (cap > x->limit + 1)
         cap = (size_t)x->limit + 1;
-    if (!x->body_cap && x->declared < cap)
+    if (!had && x->declared < cap)
         cap = (size_t)x->declared + 1;
     if (!count_body(x, cap, &err) && !(p = realloc(x->req.body, cap)))
         error_oom(&err);
     if (!p) {
+        (void)count_body(x, had, &err); /* less is never refused */
         refuse_midway(x, &err);
         return err.err;
     }

@@ -197,6 +197,28 @@ static void test_expanded_bodies_count_among_those_in_memory(void **state) {
     deflateEnd(&z);
 }
 
+/* One that is refused while it grows holds what it has, not what it asked for. */
+static void test_what_a_refused_body_asked_for_is_free_for_others(void **state) {
+    static const char head[] = "POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 300000\r\n\r\n";
+    static const uint64_t others = (64 << 20) - 100000;
+    static char part[70000];
+    struct fixture f;
+    char a[4096];
+    int fd;
+
+    (void)state;
+    start(&f, NULL);
+    atomic_fetch_add(&f.api.body_bytes, others);
+    fd = dial(&f);
+    send_all(fd, head, sizeof(head) - 1);
+    send_all(fd, part, sizeof(part)); /* 64 KiB fit, 128 KiB do not */
+    usleep(100000);
+    assert_int_equal(RAW(&f, "POST /echo HTTP/1.1\r\nContent-Length: 5\r\n" END "hello", a), 200);
+    close(fd);
+    atomic_fetch_sub(&f.api.body_bytes, others);
+    stop(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refusals_come_before_the_body_when_asked),
@@ -205,6 +227,7 @@ int main(void) {
         cmocka_unit_test(test_large_file_body_is_hashed_on_the_way),
         cmocka_unit_test(test_gzip_both_ways_and_a_bomb),
         cmocka_unit_test(test_expanded_bodies_count_among_those_in_memory),
+        cmocka_unit_test(test_what_a_refused_body_asked_for_is_free_for_others),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
