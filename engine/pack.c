@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/cleanup.h"
+#include "base/fnv.h"
 
 #define N_BUCKETS 256
 
@@ -47,13 +47,8 @@ struct pack_cache *pack_cache_free(struct pack_cache *c) {
     return NULL;
 }
 
-/* FNV-1a */
 static size_t bucket_of(const char *key) {
-    uint32_t h = 2166136261u;
-
-    for (; *key; key++)
-        h = (h ^ (uint8_t)*key) * 16777619u;
-    return h % N_BUCKETS;
+    return fnv_text(FNV_START, key) % N_BUCKETS;
 }
 
 static struct pack *find_locked(struct pack_cache *c, const char *key) {

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fnv.h"
 #include "engine/pbqp.h"
 #include "engine/plan.h"
 
@@ -373,22 +374,15 @@ static int search_free(struct search *s, int r) {
     return r;
 }
 
-/* FNV-1a, 64 bits */
-static uint64_t hash(uint64_t h, const char *s) {
-    for (; *s; s++)
-        h = (h ^ (uint8_t)*s) * 1099511628211u;
-    return h;
-}
-
 void plan_choices_key(const struct plan *p, const struct plan_env *env, char ret[static TUNE_KEY_MAX]) {
-    uint64_t h = 14695981039346656037u;
+    uint64_t h = FNV_START;
 
     for (size_t k = 0; k < env->graph->n_nodes; k++) {
         const struct node *n = &env->graph->nodes[k];
         char key[TUNE_KEY_MAX];
 
         if (p->choices[k].kernel && plan_time_key(p, env, n, &p->choices[k], key))
-            h = hash(h, key);
+            h = fnv_text(h, key);
     }
     snprintf(ret, TUNE_KEY_MAX, "whole net %016llx", (unsigned long long)h);
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/fnv.h"
 #include "engine/kernel/kernel.h"
 
 #define FIRST_LINE "bonsaid timings 1"
@@ -33,20 +34,13 @@ struct tuner {
     bool is_changed;
 };
 
-/* FNV-1a */
-static uint32_t hash(uint32_t h, const char *s) {
-    for (; *s; s++)
-        h = (h ^ (uint8_t)*s) * 16777619u;
-    return h;
-}
-
-static uint32_t kernels_hash(void) {
-    uint32_t h = 2166136261u + KERNELS_VERSION;
+static uint64_t kernels_hash(void) {
+    uint64_t h = FNV_START + KERNELS_VERSION;
 
     for (size_t i = 0; i < kernel_table_size; i++)
-        h = hash(h, kernel_table[i]->name);
+        h = fnv_text(h, kernel_table[i]->name);
     for (size_t i = 0; i < kernel_convert_table_size; i++)
-        h = hash(h, kernel_convert_table[i]->name);
+        h = fnv_text(h, kernel_convert_table[i]->name);
     return h;
 }
 
@@ -68,7 +62,7 @@ static void cpu_name(char *ret, size_t size) {
 }
 
 static struct row *find(struct tuner *t, const char *key, struct row ***ret_at) {
-    struct row **at = &t->bucket[hash(2166136261u, key) % N_BUCKETS];
+    struct row **at = &t->bucket[fnv_text(FNV_START, key) % N_BUCKETS];
 
     while (*at && strcmp((*at)->key, key) != 0)
         at = &(*at)->next;
@@ -128,7 +122,7 @@ static int check_head(char **lines, struct error *why) {
     snprintf(want, sizeof(want), "cpu %s", cpu);
     if (strcmp(strsep(lines, "\n"), want) != 0 || !*lines)
         return error_set(why, -EINVAL, "it was measured on another processor");
-    snprintf(want, sizeof(want), "kernels %08x", kernels_hash());
+    snprintf(want, sizeof(want), "kernels %016llx", (unsigned long long)kernels_hash());
     if (strcmp(strsep(lines, "\n"), want) != 0)
         return error_set(why, -EINVAL, "it was measured with other kernels");
     return 0;
@@ -245,7 +239,7 @@ static bool write_rows(struct tuner *t, FILE *f) {
     char cpu[512];
 
     cpu_name(cpu, sizeof(cpu));
-    fprintf(f, "%s\ncpu %s\nkernels %08x\n", FIRST_LINE, cpu, kernels_hash());
+    fprintf(f, "%s\ncpu %s\nkernels %016llx\n", FIRST_LINE, cpu, (unsigned long long)kernels_hash());
     for (size_t i = 0; i < N_BUCKETS; i++) {
         for (const struct row *r = t->bucket[i]; r; r = r->next)
             fprintf(f, "t %d %.9g %.9g %s\n", r->timing.n_rounds, (double)r->timing.us[0],

@@ -4,7 +4,7 @@
  *
  *   bonsaid timings 1
  *   cpu Intel(R) Xeon(R) Platinum 8581C
- *   kernels 5e0f9c31
+ *   kernels 5e0f9c3107d2b846
  *   t 2 208.4 211.9 conv_f32_onednn nhwc>nhwc 1 Conv …      microseconds of two rounds, key
  *
  * A file that cannot be read is not an error of anybody's: it is measured anew. */

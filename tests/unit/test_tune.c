@@ -447,7 +447,7 @@ static void test_a_name_with_a_line_break_writes_no_line(void **unused) {
 }
 
 static void test_times_of_another_processor_are_not_taken(void **unused) {
-    static const char text[] = "bonsaid timings 1\ncpu Z80\nkernels 00000000\nt 2 1 1 key\n";
+    static const char text[] = "bonsaid timings 1\ncpu Z80\nkernels 0000000000000000\nt 2 1 1 key\n";
     struct tuner *t = NULL;
     struct error why = {0};
     char path[64];
