@@ -1,4 +1,4 @@
-/* Inside of a net: for net.c and net_tune.c alone. */
+/* Inside of a net: for net*.c alone. */
 #ifndef ENGINE_NET_PRIV_H
 #define ENGINE_NET_PRIV_H
 

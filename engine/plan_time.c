@@ -84,10 +84,9 @@ static void add_attributes(struct text *t, const struct node *n) {
 
 /* Per cent of the weights that are not zero, for kernels that leave the zeros out. */
 static int density(const struct plan_env *env, const struct node *n, int64_t all) {
-    int64_t stored = n->in[1] < 0 ? -1 : nonzero_count(env->graph, n->in[1]);
+    bool is_apart = n->weight && strcmp(n->weight->structure->name, "dense") != 0;
+    int64_t stored = is_apart ? weight_count_stored(n->weight) : nonzero_count(env->graph, n->in[1]);
 
-    if (n->weight && strcmp(n->weight->structure->name, "dense") != 0)
-        stored = weight_count_stored(n->weight);
     return stored < 0 || all < 1 ? 100 : (int)((100 * stored + all - 1) / all);
 }
 
