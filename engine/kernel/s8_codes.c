@@ -6,12 +6,33 @@
 
 #include "base/cleanup.h"
 
+/* The file has the integers themselves, row by row. */
+static bool are_plain_bytes(const struct weight *w) {
+    return weight_structure_find("dense") == w->structure && w->code->dtype == DT_S8 &&
+           w->codes->dtype == DT_S8 && !w->book && !w->stored_bits && !w->zero && !w->transposed;
+}
+
+/* `code` NULL: they are read where they lie. */
+static void place(const struct weight *w, const struct s8_shape *sh, int16_t *code, struct s8_codes *ret) {
+    /* rows are channels, but of a matrix [in][out] with one scale they are its inputs */
+    bool is_turned = sh->is_kn && w->axis == 0;
+
+    *ret = (struct s8_codes){.bytes = code ? NULL : w->codes->data,
+        .code = code,
+        .oc_stride = is_turned ? 1 : w->cols,
+        .k_stride = is_turned ? w->cols : 1};
+}
+
 int s8_codes_read(
     const struct weight *w, const struct s8_shape *sh, struct s8_codes *ret, struct error *err) {
     _cleanup_(freep) int16_t *code = NULL;
     size_t n;
     int r;
 
+    if (are_plain_bytes(w)) {
+        place(w, sh, NULL, ret);
+        return 0;
+    }
     if (__builtin_mul_overflow((size_t)w->rows, (size_t)w->cols, &n) || n > SIZE_MAX / sizeof(*code) - 1)
         return error_set(err, -EFBIG, "weights are too large");
     code = malloc((n + 1) * sizeof(*code));
@@ -20,12 +41,7 @@ int s8_codes_read(
     r = weight_get_codes(w, code, err);
     if (r < 0)
         return r;
-    /* rows are channels, but of a matrix [in][out] with one scale they are its inputs */
-    *ret = (struct s8_codes){.code = TAKE(code), .oc_stride = w->cols, .k_stride = 1};
-    if (sh->is_kn && w->axis == 0) {
-        ret->oc_stride = 1;
-        ret->k_stride = w->cols;
-    }
+    place(w, sh, TAKE(code), ret);
     return 0;
 }
 
@@ -68,13 +84,15 @@ bool s8_codes_are_bytes(const struct weight *w) {
 #define LOOK_AT_ONCE 4096
 
 /* False: a value is no byte, or there are more than a table holds. */
-static bool mark_values(const int16_t *code, int64_t n, bool occurs[256]) {
+static bool mark_values(const struct s8_codes *c, int64_t first, int64_t end, bool occurs[256]) {
     int count = 0;
 
-    for (int64_t i = 0; i < n; i++) {
-        if (code[i] < INT8_MIN || code[i] > INT8_MAX)
+    for (int64_t i = first; c->bytes && i < end; i++)
+        occurs[c->bytes[i] + 128] = true;
+    for (int64_t i = first; !c->bytes && i < end; i++) {
+        if (c->code[i] < INT8_MIN || c->code[i] > INT8_MAX)
             return false;
-        occurs[code[i] + 128] = true;
+        occurs[c->code[i] + 128] = true;
     }
     for (int v = 0; v < 256; v++)
         count += occurs[v];
@@ -90,7 +108,7 @@ int s8_codes_table(const struct s8_codes *c, const struct weight *w, bool needs_
     for (int64_t at = 0; at < w->rows * w->cols; at += LOOK_AT_ONCE) {
         int64_t end = at + LOOK_AT_ONCE < w->rows * w->cols ? at + LOOK_AT_ONCE : w->rows * w->cols;
 
-        if (!mark_values(c->code + at, end - at, occurs))
+        if (!mark_values(c, at, end, occurs))
             return 8;
     }
     for (int v = 0; v < 256; v++) {

@@ -6,15 +6,18 @@
 
 /* Codes less zero points: output channel oc (of all), input k = ci * taps + tap. */
 struct s8_codes {
+    const int8_t *bytes; /* as they lie in the file; NULL: `code` has them */
     int16_t *code;
     int64_t oc_stride, k_stride;
 };
 
-/* Errors: -ENOMEM, -EFBIG. The caller frees `code`. */
+/* Errors: -ENOMEM, -EFBIG. The caller frees `code`, which may be NULL. */
 int s8_codes_read(const struct weight *w, const struct s8_shape *sh, struct s8_codes *ret, struct error *err);
 
 static inline int16_t s8_codes_at(const struct s8_codes *c, int64_t oc, int64_t k) {
-    return c->code[oc * c->oc_stride + k * c->k_stride];
+    int64_t at = oc * c->oc_stride + k * c->k_stride;
+
+    return c->bytes ? c->bytes[at] : c->code[at];
 }
 
 /* Are all integers of `w` within s8? May have to look at all of them. */

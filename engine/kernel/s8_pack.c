@@ -80,15 +80,15 @@ static void packing_done(struct packing *p) {
 
 /* As below for bytes in steps of four and inputs next to each other, as nearly all are. */
 static int64_t pack_channel_bytes(const struct packing *p, int64_t oc, int64_t width, uint8_t *to) {
-    const int16_t *code = p->codes.code + oc * p->codes.oc_stride;
-    int64_t sum = 0;
+    const struct s8_codes *codes = &p->codes;
+    int64_t first = oc * codes->oc_stride, sum = 0;
 
     for (int64_t k = 0; k < p->n_k; k += 4, to += width * 4) {
         const int32_t *in = p->input + k;
         int16_t c[4];
 
         for (int i = 0; i < 4; i++)
-            c[i] = in[i] < 0 ? 0 : code[in[i]];
+            c[i] = in[i] < 0 ? 0 : codes->bytes ? codes->bytes[first + in[i]] : codes->code[first + in[i]];
         for (int i = 0; i < 4; i++)
             to[i] = (uint8_t)c[i];
         sum += c[0] + c[1] + c[2] + c[3];
