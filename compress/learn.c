@@ -122,8 +122,8 @@ static void read_sample(void *ctx, unsigned i) {
 
     l->read_err[i] = (struct error){0};
     memset(target, 0, (size_t)l->classes * sizeof(*target));
-    if (label >= 0 && label < l->classes)
-        target[label] = 1;
+    if (label >= 0)
+        target[label] = 1; /* feed_map_classes() checked that it is one of the classes */
     else
         error_code(&l->read_err[i], -EBADMSG, "bad_dataset", "a picture of the split 'train' has no label");
     if (label < 0 || feed_read(&l->train, item, trainer_input(l->trainer, i), &l->read_err[i]) < 0)
@@ -177,10 +177,13 @@ static int one_step(struct learner *l, uint64_t first, double *ret_loss, struct 
 static int judge(
     struct learner *l, const struct graph *g, const json_t *labels, double *ret, struct error *err) {
     _cleanup_(evaluation_done) struct evaluation e = {0};
+    struct progress quiet = {0}; /* the fraction is that of the steps */
     struct session s = {0};
     struct graph *copy = NULL;
     int r;
 
+    if (l->p)
+        quiet = (struct progress){.ctx = l->p->ctx, .is_cancelled = l->p->is_cancelled};
     *ret = -1;
     if (l->val.n == 0)
         return 0;
@@ -193,7 +196,7 @@ static int judge(
     }
     r = session_open_graph(copy, &s, err);
     if (r == 0)
-        r = evaluate(&s, &l->val, labels, NULL, &e, err);
+        r = evaluate(&s, &l->val, labels, &quiet, &e, err);
     if (r == 0)
         *ret = (double)e.n_correct / (double)e.n;
     session_done(&s);

@@ -50,14 +50,19 @@ bool shape_equal(const struct shape *a, const struct shape *b) {
 }
 
 bool shape_count(const struct shape *s, int64_t *ret) {
+    bool is_empty = false;
     int64_t n = 1;
 
     if (s->rank < 0)
         return false;
-    for (int i = 0; i < s->rank; i++)
-        if (s->dim[i] < 0 || __builtin_mul_overflow(n, s->dim[i], &n))
+    for (int i = 0; i < s->rank; i++) {
+        is_empty |= s->dim[i] == 0;
+        if (s->dim[i] < 0 || __builtin_mul_overflow(n, s->dim[i] ? s->dim[i] : 1, &n))
             return false;
-    *ret = n;
+    }
+    if (is_empty && n > SHAPE_MAX_COUNT)
+        return false;
+    *ret = is_empty ? 0 : n;
     return true;
 }
 

@@ -55,11 +55,12 @@ struct shape {
 
 bool shape_equal(const struct shape *a, const struct shape *b);
 
-/* Number of elements; false on overflow of int64 or a free dimension. A scalar has one. */
-bool shape_count(const struct shape *s, int64_t *ret);
-
 /* No value of a plan is larger: sums and products of a few sizes then fit int64. */
 #define SHAPE_MAX_COUNT ((int64_t)1 << 31)
+
+/* Number of elements; false on overflow of int64 or a free dimension. A scalar has one. The dimensions beside
+ * a 0 are held to SHAPE_MAX_COUNT: an operator may walk them though there is nothing in them. */
+bool shape_count(const struct shape *s, int64_t *ret);
 
 /* Bytes of a dense tensor, sub-byte types rounded up; false on overflow. */
 bool shape_bytes(const struct shape *s, enum dtype t, size_t *ret);

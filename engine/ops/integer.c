@@ -294,7 +294,7 @@ static void dynamic_forward(
     scale = (high - low) / 255;
     scale = scale > 0 ? scale : 1; /* all zero */
     zero = nearbyintf(-low / scale);
-    zero = zero < 0 ? 0 : zero > 255 ? 255 : zero;
+    zero = zero > 255 ? 255 : zero > 0 ? zero : 0; /* also where it is no number */
     for (int64_t i = 0; i < count; i++) {
         float v = nearbyintf(x[i] / scale) + zero;
 

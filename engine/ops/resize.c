@@ -90,7 +90,7 @@ static int place_by_scales(const struct tensor *x, const void *scales, const int
     for (int i = 0; i < n; i++) {
         double d = floor((double)x->shape.dim[axes[i]] * (double)given[i]);
 
-        if (!(given[i] > 0) || d > INT32_MAX)
+        if (!(given[i] > 0) || !(d <= INT32_MAX))
             return error_code(
                 err, -EBADMSG, "invalid_model", "the scale of dimension %d is %g", axes[i], (double)given[i]);
         ret->dim[axes[i]] = (int64_t)d;

@@ -36,7 +36,7 @@ static void relu_forward(const struct train_state *s, const struct train_io *io,
 
     (void)phase;
     for (int64_t i = 0; i < s->n; i++)
-        y[i] = x[i] > 0 ? x[i] : 0;
+        y[i] = x[i] <= 0 ? 0 : x[i]; /* what is no number stays none, so that the loss tells */
 }
 
 static void relu_backward(const struct train_state *s, const struct train_io *io, int phase) {

@@ -26,7 +26,7 @@ static void find_spans(struct tape *t) {
     extend(&t->value[t->input].span, 0);
     extend(&t->value[t->logits].span, 2 * n); /* trainer_output() reads it afterwards */
     extend(&t->value[t->logits].d_span, n);
-    for (int i = 0; i < n; i++) {
+    for (int i = n - 1; i >= 0; i--) { /* from behind: what comes back is known before its maker */
         struct tape_step *s = &t->step[i];
 
         for (int k = 0; k < s->node->n_in; k++) {
@@ -48,7 +48,7 @@ static void find_spans(struct tape *t) {
             extend(&v->span, i);
             if (s->kernel->saves_out)
                 extend(&v->span, 2 * n - i);
-            if (v->d_span.first >= 0 || v->wants)
+            if (v->d_span.first >= 0)
                 extend(&v->d_span, 2 * n - i);
         }
         s->saved = (struct tape_span){

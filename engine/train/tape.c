@@ -238,9 +238,25 @@ static int check_graph(const struct graph *g, const struct shape *item, struct e
     if (g->n_inputs != 1 || g->n_outputs < 1)
         return error_code(err, -EBADMSG, "invalid_model",
             "only networks with one input can be trained, this one has %zu", g->n_inputs);
+    if (g->values[g->inputs[0]].dtype != DT_F32)
+        return error_code(err, -EBADMSG, "invalid_model", "only networks with a float input can be trained");
     if (item->rank < 2 || item->dim[0] != 1)
         return error_code(err, -EBADMSG, "shape_mismatch", "a sample has no batch dimension of 1");
     return 0;
+}
+
+/* [N][K], or that with dimensions of 1 behind it. */
+static int check_logits(const struct tensor *t, int64_t lane_batch, struct error *err) {
+    bool is_ok = t->dtype == DT_F32 && t->shape.rank >= 2 && t->shape.dim[0] == lane_batch;
+    char text[SHAPE_TEXT_MAX];
+
+    for (int i = 2; i < t->shape.rank; i++)
+        is_ok = is_ok && t->shape.dim[i] == 1;
+    if (is_ok)
+        return 0;
+    return error_code(err, -EBADMSG, "not_a_classifier",
+        "the output of %lld samples is %s, not one row of scores for each", (long long)lane_batch,
+        shape_text(&t->shape, text));
 }
 
 int tape_build(const struct graph *g, const struct shape *item, const struct trainer_options *o,
@@ -261,6 +277,9 @@ int tape_build(const struct graph *g, const struct shape *item, const struct tra
     ret->logits = find_logits(g);
     if (g->values[ret->logits].producer < 0 || ret->value[ret->logits].t.data)
         return error_code(err, -EBADMSG, "invalid_model", "the output does not depend on the input");
+    r = check_logits(&ret->value[ret->logits].t, o->batch / o->lanes, err);
+    if (r < 0)
+        return r;
     mark_needed(ret, ret->logits, is_needed);
     r = find_params(ret, is_needed, err);
     if (r == 0)

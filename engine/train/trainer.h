@@ -29,7 +29,8 @@ struct trainer_options {
 /* `g` stays the caller's and must live as long; its constants are folded (pass_fold_constants). One input,
  * whose first dimension is the batch; `item` is its shape for one sample (first dimension 1). The loss sees
  * the first output; a Softmax or LogSoftmax at its end is left out. Errors: -EOPNOTSUPP unsupported_operator
- * naming the node that has no gradient, invalid_model (nothing to learn, several inputs), -ENOMEM. */
+ * naming the node that has no gradient, invalid_model (nothing to learn, several inputs or one that is not
+ * float), not_a_classifier (the output is not [N,K]), -ENOMEM. */
 int trainer_new(const struct graph *g, const struct shape *item, const struct trainer_options *o,
     struct trainer **ret, struct error *err);
 struct trainer *trainer_free(struct trainer *t);

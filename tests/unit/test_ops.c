@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <math.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -150,6 +151,45 @@ static void test_what_cannot_be_run_is_refused_with_a_sentence(void **state) {
     }
 }
 
+/* An empty tensor has no element, yet sums over one axis need room for each of the others. */
+static void test_empty_shapes_are_bounded(void **state) {
+    struct shape s = {2, {0, (int64_t)1 << 61}};
+    int64_t n = -1;
+
+    (void)state;
+    assert_false(shape_count(&s, &n));
+    s = (struct shape){3, {(int64_t)1 << 40, 0, (int64_t)1 << 40}};
+    assert_false(shape_count(&s, &n));
+    s = (struct shape){3, {5, 0, 7}};
+    assert_true(shape_count(&s, &n));
+    assert_int_equal(n, 0);
+    s.dim[1] = (int64_t)1 << 40; /* not empty: only what cannot be counted is refused */
+    assert_true(shape_count(&s, &n));
+}
+
+/* A range that is no number gives codes, not whatever the machine converts it to. */
+static void test_infinite_ranges_are_quantised(void **state) {
+    struct net_text text = net_text_read("DynamicQuantizeLinear x=2 >3");
+    const struct node *n = &text.graph->nodes[0];
+    float x[2] = {-HUGE_VALF, HUGE_VALF}, scale;
+    uint8_t y[2] = {1, 1}, zero = 1;
+    struct tensor in = {.dtype = DT_F32, .shape = {1, {2}}, .data = x};
+    struct tensor out[3] = {{0}, {0}, {0}};
+    const struct tensor *inputs[] = {&in};
+    struct error err = {0};
+
+    (void)state;
+    assert_int_equal(n->op->shape(n, inputs, out, &err), 0);
+    out[0].data = y;
+    out[1].data = &scale;
+    out[2].data = &zero;
+    n->op->forward(n, inputs, out, NULL);
+    assert_int_equal(zero, 0);
+    assert_int_equal(y[0], 0);
+    assert_int_equal(y[1], 0);
+    graph_free(text.graph);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table_is_sorted),
@@ -158,6 +198,8 @@ int main(void) {
         cmocka_unit_test(test_every_row_has_a_case),
         cmocka_unit_test(test_absolute_values_are_summed),
         cmocka_unit_test(test_what_cannot_be_run_is_refused_with_a_sentence),
+        cmocka_unit_test(test_empty_shapes_are_bounded),
+        cmocka_unit_test(test_infinite_ranges_are_quantised),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

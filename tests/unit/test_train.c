@@ -34,6 +34,8 @@ static const char *const smooth[] = {
     "BatchNormalization $ s2=8 b3=8 m2=8 p2=8; Sigmoid $; GlobalAveragePool $; Flatten $; "
     "Gemm $ w3=5x8 b4=5 transB=1",
     "Gemm x=1x6 w=6x10 b=10; BatchNormalization $ s=10 b2=10 m=10 p=10; Softplus $; Add $ $; Gemm $ w2=10x3 b3=3",
+    /* nothing comes back through two of three outputs */
+    "Gemm x=1x6 w=6x9 b=9; Add $ $; Split $ axis=1 >3; Add $ $; Gemm $ w2=3x9 b2=9; Tanh $; Gemm $ w3=9x3",
 };
 #define N_SMOOTH (sizeof(smooth) / sizeof(smooth[0]))
 
@@ -318,13 +320,26 @@ static void test_schedules(void **state) {
     assert_null(schedule_find("never"));
 }
 
-static void expect_refusal(const char *net, const char *code, const char *word) {
+/* A net gone wrong must not look like one that gives zeros. */
+static void test_the_loss_tells_of_what_is_no_number(void **state) {
+    struct loss loss = cross_entropy();
+    struct rig r;
+
+    (void)state;
+    rig_start(&r, "Gemm x=1x6 w=6x10 b=10; Relu $; Gemm $ w2=10x3 b2=3", false, false);
+    trainer_param(r.trainer, 0)->data[7] = NAN;
+    assert_true(isnan(trainer_gradients(r.trainer, NULL, &loss, r.targets)));
+    rig_done(&r);
+}
+
+static void expect_refusal_of(const char *net, enum dtype input, const char *code, const char *word) {
     struct net_text t = net_text_read(net);
     struct trainer_options o = {.batch = BATCH};
     struct trainer *trainer = NULL;
     struct error err = {0};
 
     t.graph->values[t.graph->inputs[0]].shape.dim[0] = -1;
+    t.graph->values[t.graph->inputs[0]].dtype = input;
     assert_true(trainer_new(t.graph, &t.input[0], &o, &trainer, &err) < 0);
     assert_string_equal(err.code, code);
     if (!strstr(err.text, word))
@@ -332,10 +347,18 @@ static void expect_refusal(const char *net, const char *code, const char *word) 
     graph_free(t.graph);
 }
 
+static void expect_refusal(const char *net, const char *code, const char *word) {
+    expect_refusal_of(net, DT_F32, code, word);
+}
+
 static void test_what_cannot_be_trained_is_refused(void **state) {
     (void)state;
     expect_refusal("Gemm x=1x3 w=3x4; Round $; Gemm $ w2=4x2", "unsupported_operator", "node 'y1'");
     expect_refusal("Relu x=1x3", "invalid_model", "no parameters");
+    expect_refusal_of("Gemm x=1x3 w=3x4", DT_U8, "invalid_model", "float input");
+    expect_refusal("Conv x=1x3x4x4 w=2x3x1x1", "not_a_classifier", "[2,2,4,4]");
+    expect_refusal("Gemm x=1x3 w=3x4; ReduceMean $ keepdims=0", "not_a_classifier", "not one row");
+    expect_refusal("Gemm x=1x3 w=3x4; Transpose $ perm=1,0", "not_a_classifier", "not one row");
 }
 
 int main(void) {
@@ -347,6 +370,7 @@ int main(void) {
         cmocka_unit_test(test_running_statistics_are_kept),
         cmocka_unit_test(test_losses),
         cmocka_unit_test(test_schedules),
+        cmocka_unit_test(test_the_loss_tells_of_what_is_no_number),
         cmocka_unit_test(test_what_cannot_be_trained_is_refused),
     };
 
