@@ -6,14 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/kernel/ranges.h"
 #include "engine/kernel/rows.h"
-#include "engine/pool.h"
 
 struct kernel_state {
     size_t outer, total;
     int n;
     size_t run[LAYER_MAX_IO]; /* bytes */
-    size_t n_parts;           /* of the outer dimensions, for threads */
+    unsigned n_parts;         /* of the outer dimensions, for threads */
 };
 
 static int axis_of(const struct layer *l) {
@@ -74,39 +74,26 @@ static int concat_prepare(const struct layer *l, struct pack_cache *packs, struc
             s->run[i] *= (size_t)l->in[i]->shape.dim[order[d]];
         s->total += s->run[i];
     }
-    s->n_parts = s->outer * s->total / MIN_BYTES_A_PART + 1;
-    s->n_parts = s->n_parts < l->n_threads ? s->n_parts : l->n_threads;
-    s->n_parts = s->n_parts < s->outer ? s->n_parts : s->outer;
+    s->n_parts = ranges_count(l, (int64_t)s->outer, (double)s->outer * (double)s->total, MIN_BYTES_A_PART);
     *ret = s;
     return 0;
 }
 
-struct call {
-    const struct kernel_state *s;
-    const struct run_io *io;
-};
+static void run_range(
+    const struct kernel_state *s, const struct run_io *io, unsigned part, int64_t first, int64_t end) {
+    char *y = (char *)io->out[0] + (size_t)first * s->total;
 
-static void run_part(void *ctx, unsigned part) {
-    const struct call *c = ctx;
-    const struct kernel_state *s = c->s;
-    size_t first = s->outer * part / s->n_parts, last = s->outer * (part + 1) / s->n_parts;
-    char *y = (char *)c->io->out[0] + first * s->total;
-
-    for (size_t k = first; k < last; k++) {
+    (void)part;
+    for (size_t k = (size_t)first; k < (size_t)end; k++) {
         for (int i = 0; i < s->n; i++) {
-            memcpy(y, (const char *)c->io->in[i] + k * s->run[i], s->run[i]);
+            memcpy(y, (const char *)io->in[i] + k * s->run[i], s->run[i]);
             y += s->run[i];
         }
     }
 }
 
 static void concat_run(const struct kernel_state *s, const struct run_io *io) {
-    struct call c = {s, io};
-
-    if (s->n_parts > 1)
-        pool_run(io->pool, (unsigned)s->n_parts, run_part, &c);
-    else if (s->outer > 0)
-        run_part(&c, 0);
+    ranges_run(s, io, run_range, (int64_t)s->outer, 1, s->n_parts);
 }
 
 static struct kernel_state *concat_done(struct kernel_state *s) {

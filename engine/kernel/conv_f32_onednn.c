@@ -23,6 +23,17 @@ static bool window_of(const struct layer *l, struct kernel_window *w) {
                : kernel_window_read(l->node, &l->in[0]->shape, &l->out[0].shape, weight, w);
 }
 
+/* The library generates code for the padding, step by step, and counts in 32 bits. */
+#define MAX_STEPS 4096
+
+static bool is_small(const struct kernel_window *w) {
+    for (int i = 0; i < w->rank; i++)
+        if (w->begin[i] > MAX_STEPS || w->end[i] > MAX_STEPS || w->stride[i] > MAX_STEPS ||
+            w->dilation[i] > MAX_STEPS)
+            return false;
+    return true;
+}
+
 static bool conv_f32_fits(const struct cpu *cpu, const struct layer *l) {
     const struct tensor *bias = bias_of(l);
     struct kernel_window w;
@@ -36,7 +47,7 @@ static bool conv_f32_fits(const struct cpu *cpu, const struct layer *l) {
         if (l->in[0]->shape.dim[i] == 0 || l->out[0].shape.dim[i] == 0)
             return false;
     }
-    return window_of(l, &w) && post_onednn_fits(l);
+    return window_of(l, &w) && is_small(&w) && post_onednn_fits(l);
 }
 
 /* oneDNN's dims of the weights ([g] oc ic k…) with the strides they have in the file. */

@@ -6,19 +6,26 @@
 
 #include "base/cleanup.h"
 #include "engine/kernel/conv_pack_f32.h"
+#include "engine/kernel/ranges.h"
 #include "engine/kernel/rows.h"
 #include "engine/kernel/weights.h"
-#include "engine/pool.h"
+#include "engine/pack.h"
 
 struct kernel_state {
     struct conv_first c;
     void (*rows)(const struct conv_first *c, const struct conv_first_job *j);
     size_t scratch; /* bytes of a part */
-    int64_t n_parts;
+    unsigned n_parts;
 };
 
 #define MAX_CHANNELS 4
 #define MIN_WIDTH    14 /* a tile's pixels */
+#define MAX_KERNEL   64
+
+/* A band holds what its windows read and little else, so that it is small and its size cannot overflow. */
+static bool has_small_band(const struct conv_geometry *g) {
+    return g->kh <= MAX_KERNEL && g->kw <= MAX_KERNEL && g->sh <= g->kh && g->sw <= g->kw && g->pl < g->kw;
+}
 
 /* With few products an output and more output than the cache holds, writing is all that counts, and the
  * library hides it better (VGG's first layer: 0.85x). */
@@ -32,8 +39,8 @@ static bool conv_first_fits(const struct cpu *cpu, const struct layer *l) {
         return false;
     if (g.sw == 1 && g.oh * g.ow * g.oc > MAX_UNSTRIDED)
         return false;
-    return g.c <= MAX_CHANNELS && g.oc % 16 == 0 && g.ow >= MIN_WIDTH && g.dh == 1 && g.dw == 1 &&
-           node_attr_int(l->node, "group", 1) == 1 && l->in_type[0].layout == LAYOUT_PLAIN &&
+    return g.c <= MAX_CHANNELS && has_small_band(&g) && g.oc % 16 == 0 && g.ow >= MIN_WIDTH && g.dh == 1 &&
+           g.dw == 1 && node_attr_int(l->node, "group", 1) == 1 && l->in_type[0].layout == LAYOUT_PLAIN &&
            l->out_type[0].layout == LAYOUT_NHWC;
 }
 
@@ -94,46 +101,30 @@ static int conv_first_prepare(const struct layer *l, struct pack_cache *packs, s
     s->rows = l->cpu->avx512 ? conv_first_f32_avx512 : conv_first_f32_avx2;
     s->c.band_h = (CONV_FIRST_BAND - 1) * g->sh + g->kh;
     s->c.band_w = (g->ow - 1) * g->sw + g->kw;
-    if (s->c.band_w < g->pl)
-        s->c.band_w = g->pl;
-    s->n_parts = g->n * g->oh * g->ow * g->oc * g->c * g->kh * g->kw / MIN_MACS_A_PART + 1;
-    s->n_parts = s->n_parts < l->n_threads ? s->n_parts : l->n_threads;
-    s->n_parts = s->n_parts < g->n * g->oh ? s->n_parts : g->n * g->oh;
+    s->n_parts = ranges_count(l, g->n * g->oh, conv_geometry_macs(g, g->c), MIN_MACS_A_PART);
     s->scratch = ((size_t)(g->c * s->c.band_h * s->c.band_w) * sizeof(float) + 63) / 64 * 64;
     r = pack(l, packs, l->cpu->avx512 ? 32 : 16, &s->c, err);
     if (r < 0)
         return r;
-    *ret_scratch = s->scratch * (size_t)s->n_parts;
+    *ret_scratch = s->scratch * s->n_parts;
     *ret = TAKE(s);
     return 0;
 }
 
-struct call {
-    const struct kernel_state *s;
-    const struct run_io *io;
-};
-
-static void run_part(void *ctx, unsigned part) {
-    const struct call *c = ctx;
-    const struct kernel_state *s = c->s;
-    int64_t all = s->c.g.n * s->c.g.oh;
-    struct conv_first_job j = {.x = c->io->in[0],
-        .y = c->io->out[0],
-        .band = (float *)(void *)((char *)c->io->scratch + part * s->scratch),
-        .residual = c->io->post_in,
-        .first = all * part / s->n_parts,
-        .last = all * (part + 1) / s->n_parts};
+static void run_range(
+    const struct kernel_state *s, const struct run_io *io, unsigned part, int64_t first, int64_t end) {
+    struct conv_first_job j = {.x = io->in[0],
+        .y = io->out[0],
+        .band = (float *)(void *)((char *)io->scratch + part * s->scratch),
+        .residual = io->post_in,
+        .first = first,
+        .last = end};
 
     s->rows(&s->c, &j);
 }
 
 static void conv_first_run(const struct kernel_state *s, const struct run_io *io) {
-    struct call c = {s, io};
-
-    if (s->n_parts > 1)
-        pool_run(io->pool, (unsigned)s->n_parts, run_part, &c);
-    else
-        run_part(&c, 0);
+    ranges_run(s, io, run_range, s->c.g.n * s->c.g.oh, 1, s->n_parts);
 }
 
 static struct kernel_state *conv_first_done(struct kernel_state *s) {

@@ -27,5 +27,9 @@ bool conv_geometry_init(const struct layer *l, const struct shape *weight, struc
     g.dw = w.dilation[last];
     g.pl = w.begin[last];
     *ret = g;
-    return g.n > 0 && g.oh > 0 && g.ow > 0 && g.pt >= 0 && g.pl >= 0;
+    return g.n > 0 && g.c > 0 && g.oc > 0 && g.oh > 0 && g.ow > 0 && g.pt >= 0 && g.pl >= 0;
+}
+
+double conv_geometry_macs(const struct conv_geometry *g, int64_t ic) {
+    return (double)(g->n * g->oh * g->ow * g->oc) * (double)ic * (double)g->kh * (double)g->kw;
 }

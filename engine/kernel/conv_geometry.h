@@ -15,4 +15,7 @@ struct conv_geometry {
  * nothing to compute, or negative padding. */
 bool conv_geometry_init(const struct layer *l, const struct shape *weight, struct conv_geometry *ret);
 
+/* Multiplications, `ic` input channels an output; attributes are in the product, so not in integers. */
+double conv_geometry_macs(const struct conv_geometry *g, int64_t ic);
+
 #endif

@@ -5,14 +5,16 @@
 
 #include "base/cleanup.h"
 #include "engine/kernel/conv_pack_f32.h"
+#include "engine/kernel/ranges.h"
 #include "engine/kernel/rows.h"
 #include "engine/kernel/weights.h"
-#include "engine/pool.h"
+#include "engine/pack.h"
 
 struct kernel_state {
     struct depthwise_f32 d;
     void (*rows)(const struct depthwise_f32 *d, const struct depthwise_f32_job *j);
-    int64_t n_pairs, n_parts;
+    int64_t n_pairs;
+    unsigned n_parts;
 };
 
 /* Wider pictures stream through the cache and only memory counts; there the library is ahead (0.8x). */
@@ -84,9 +86,7 @@ static int depthwise_f32_prepare(const struct layer *l, struct pack_cache *packs
     s->d.c_pack = (g->c + 15) / 16 * 16;
     s->rows = l->cpu->avx512 ? depthwise_f32_avx512 : depthwise_f32_avx2;
     s->n_pairs = g->n * ((g->oh + 1) / 2);
-    s->n_parts = g->n * g->oh * g->ow * g->c * g->kh * g->kw / MIN_MACS_A_PART + 1;
-    s->n_parts = s->n_parts < l->n_threads ? s->n_parts : l->n_threads;
-    s->n_parts = s->n_parts < s->n_pairs ? s->n_parts : s->n_pairs;
+    s->n_parts = ranges_count(l, s->n_pairs, conv_geometry_macs(g, 1), MIN_MACS_A_PART);
     r = pack(l, packs, &s->d, err);
     if (r < 0)
         return r;
@@ -95,32 +95,23 @@ static int depthwise_f32_prepare(const struct layer *l, struct pack_cache *packs
     return 0;
 }
 
-struct call {
-    const struct kernel_state *s;
-    const struct run_io *io;
-};
+static void run_range(
+    const struct kernel_state *s, const struct run_io *io, unsigned part, int64_t first, int64_t end) {
+    struct depthwise_f32_job j = {.x = io->in[0],
+        .y = io->out[0],
+        .zeros = io->scratch,
+        .residual = io->post_in,
+        .first = first,
+        .last = end};
 
-static void run_part(void *ctx, unsigned part) {
-    const struct call *c = ctx;
-    const struct kernel_state *s = c->s;
-    struct depthwise_f32_job j = {.x = c->io->in[0],
-        .y = c->io->out[0],
-        .zeros = c->io->scratch,
-        .residual = c->io->post_in,
-        .first = s->n_pairs * part / s->n_parts,
-        .last = s->n_pairs * (part + 1) / s->n_parts};
+    (void)part;
 
     s->rows(&s->d, &j);
 }
 
 static void depthwise_f32_run(const struct kernel_state *s, const struct run_io *io) {
-    struct call c = {s, io};
-
     memset(io->scratch, 0, (size_t)(s->d.g.w * s->d.g.c) * sizeof(float));
-    if (s->n_parts > 1)
-        pool_run(io->pool, (unsigned)s->n_parts, run_part, &c);
-    else
-        run_part(&c, 0);
+    ranges_run(s, io, run_range, s->n_pairs, 1, s->n_parts);
 }
 
 static struct kernel_state *depthwise_f32_done(struct kernel_state *s) {

@@ -3,13 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/kernel/ranges.h"
 #include "engine/kernel/rows.h"
-#include "engine/pool.h"
 
 struct kernel_state {
     struct pool_f32 p;
     void (*rows)(const struct pool_f32 *p, const float *x, float *y, int64_t first, int64_t last);
-    int64_t n_parts;
+    unsigned n_parts;
 };
 
 static bool is_op(const struct layer *l, const char *name) {
@@ -81,33 +81,19 @@ static int pool_f32_prepare(const struct layer *l, struct pack_cache *packs, str
     if (node_attr_int(l->node, "count_include_pad", 0))
         s->p.divisor = g->kh * g->kw;
     s->rows = l->cpu->avx512 ? pool_f32_avx512 : pool_f32_avx2;
-    s->n_parts = g->n * g->oh * g->ow * g->c * g->kh * g->kw / MIN_LOADS_A_PART + 1;
-    s->n_parts = s->n_parts < l->n_threads ? s->n_parts : l->n_threads;
-    s->n_parts = s->n_parts < g->n * g->oh ? s->n_parts : g->n * g->oh;
+    s->n_parts = ranges_count(l, g->n * g->oh, conv_geometry_macs(g, 1), MIN_LOADS_A_PART);
     *ret = s;
     return 0;
 }
 
-struct call {
-    const struct kernel_state *s;
-    const struct run_io *io;
-};
-
-static void run_part(void *ctx, unsigned part) {
-    const struct call *c = ctx;
-    const struct kernel_state *s = c->s;
-    int64_t all = s->p.g.n * s->p.g.oh;
-
-    s->rows(&s->p, c->io->in[0], c->io->out[0], all * part / s->n_parts, all * (part + 1) / s->n_parts);
+static void run_range(
+    const struct kernel_state *s, const struct run_io *io, unsigned part, int64_t first, int64_t end) {
+    (void)part;
+    s->rows(&s->p, io->in[0], io->out[0], first, end);
 }
 
 static void pool_f32_run(const struct kernel_state *s, const struct run_io *io) {
-    struct call c = {s, io};
-
-    if (s->n_parts > 1)
-        pool_run(io->pool, (unsigned)s->n_parts, run_part, &c);
-    else
-        run_part(&c, 0);
+    ranges_run(s, io, run_range, s->p.g.n * s->p.g.oh, 1, s->n_parts);
 }
 
 static struct kernel_state *pool_f32_done(struct kernel_state *s) {

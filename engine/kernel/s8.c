@@ -58,29 +58,11 @@ bool s8_output_init(const struct layer *l, struct s8_output *ret) {
     return true;
 }
 
-struct ranges {
-    const struct kernel_state *s;
-    const struct run_io *io;
-    s8_range_fn *fn;
-    int64_t n, step, steps;
-    unsigned n_parts;
-};
-
-static void run_range(void *ctx, unsigned part) {
-    const struct ranges *r = ctx;
-    int64_t first = r->steps * part / r->n_parts * r->step;
-    int64_t end = r->steps * (part + 1) / r->n_parts * r->step;
-
-    r->fn(r->s, r->io, part, first, end < r->n ? end : r->n);
-}
-
-void s8_run_ranges(const struct kernel_state *s, const struct run_io *io, s8_range_fn *fn, int64_t n,
+void s8_run_ranges(const struct kernel_state *s, const struct run_io *io, range_fn *fn, int64_t n,
     int64_t step, int64_t bytes) {
-    struct ranges r = {.s = s, .io = io, .fn = fn, .n = n, .step = step, .steps = (n + step - 1) / step};
-    int64_t parts = io->pool ? pool_size(io->pool) : 1;
+    int64_t parts = io->pool ? pool_size(io->pool) : 1, steps = (n + step - 1) / step;
 
     parts = parts < bytes / S8_PART + 1 ? parts : bytes / S8_PART + 1;
-    parts = parts < r.steps ? parts : r.steps;
-    r.n_parts = parts > 1 ? (unsigned)parts : 1;
-    pool_run(r.n_parts > 1 ? io->pool : NULL, r.n_parts, run_range, &r);
+    parts = parts < steps ? parts : steps;
+    ranges_run(s, io, fn, n, step, parts > 1 ? (unsigned)parts : 1);
 }

@@ -8,7 +8,7 @@
 #ifndef ENGINE_KERNEL_S8_H
 #define ENGINE_KERNEL_S8_H
 
-#include "engine/kernel/kernel.h"
+#include "engine/kernel/ranges.h"
 
 /* What a kernel does with its result: codes, or floats when the output is not quantised. */
 struct s8_output {
@@ -32,10 +32,7 @@ bool s8_is_codes(const struct vtype *t);
  * `step`; less than S8_PART bytes, of `bytes` in all, are not worth another thread. */
 #define S8_PART ((int64_t)32 << 10)
 
-typedef void s8_range_fn(
-    const struct kernel_state *s, const struct run_io *io, unsigned part, int64_t first, int64_t end);
-
-void s8_run_ranges(const struct kernel_state *s, const struct run_io *io, s8_range_fn *fn, int64_t n,
+void s8_run_ranges(const struct kernel_state *s, const struct run_io *io, range_fn *fn, int64_t n,
     int64_t step, int64_t bytes);
 
 /* v is within ±2^22: the sum has no bits behind the point left, rounded half to even. */

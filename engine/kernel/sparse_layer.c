@@ -69,7 +69,6 @@ bool sparse_gemm_shape(
     return true;
 }
 
-#include <stdio.h>
 /* ---- running ---- */
 
 struct call {
@@ -115,16 +114,18 @@ static void panel_init(const struct kernel_state *s, int64_t index, struct panel
     }
 }
 
-/* Pixels of a tap, `offset` bytes into each. */
+/* Pixels of a tap, `offset` bytes into each. Padding and dilation are 31 bits, so that places modulo 2^32
+ * tell inside from outside. */
 static void tap_pixels(const struct kernel_state *s, const struct panel *p, const uint8_t *x, int64_t tap,
     int64_t offset, const uint8_t *ret[SPARSE_MAX_PIXELS]) {
     const struct conv_geometry *g = &s->spec.g;
-    int32_t ky = (int32_t)(tap / g->kw * g->dh), kx = (int32_t)(tap % g->kw * g->dw);
+    int64_t ky = tap / g->kw * g->dh, kx = tap % g->kw * g->dw;
     int64_t step = (ky * g->w + kx) * g->c * (int64_t)s->in_size + offset;
     int n = p->n_vecs * s->spec.isa->lanes;
 
     for (int i = 0; i < n; i++) {
-        bool inside = p->y[i] + ky >= 0 && p->y[i] + ky < g->h && p->x[i] + kx >= 0 && p->x[i] + kx < g->w;
+        bool inside = (uint32_t)p->y[i] + (uint32_t)ky < (uint32_t)g->h &&
+                      (uint32_t)p->x[i] + (uint32_t)kx < (uint32_t)g->w;
 
         ret[i] = inside ? x + p->at[i] + step : s->outside;
     }

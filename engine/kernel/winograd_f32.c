@@ -6,16 +6,17 @@
 
 #include "base/cleanup.h"
 #include "engine/kernel/conv_pack_f32.h"
+#include "engine/kernel/ranges.h"
 #include "engine/kernel/rows.h"
 #include "engine/kernel/weights.h"
-#include "engine/pool.h"
+#include "engine/pack.h"
 
 struct kernel_state {
     struct winograd w;
     void (*run)(const struct winograd *w, const struct winograd_job *j);
     int64_t n_tiles, n_blocks, n_slices; /* an item of work is a block of tiles times a slice of channels */
     size_t scratch;                      /* bytes of an item, V and M */
-    int64_t n_parts;
+    unsigned n_parts;
 };
 
 static bool winograd_fits(const struct cpu *cpu, const struct layer *l) {
@@ -126,7 +127,7 @@ static void split(struct kernel_state *s, const struct layer *l) {
         s->n_blocks = (s->n_blocks + threads - 1) / threads * threads;
     else
         s->n_slices = n_panels < threads ? n_panels : threads;
-    s->n_parts = s->n_blocks * s->n_slices < threads ? s->n_blocks * s->n_slices : threads;
+    s->n_parts = (unsigned)(s->n_blocks * s->n_slices < threads ? s->n_blocks * s->n_slices : threads);
     s->w.block = (s->n_tiles + s->n_blocks - 1) / s->n_blocks;
 }
 
@@ -159,7 +160,7 @@ static int prepare(int m, const struct layer *l, struct pack_cache *packs, struc
         r = conv_pack_f32_bias(l, packs, w->g.oc, &w->bias, err);
     if (r < 0)
         return r;
-    *ret_scratch = s->scratch * (size_t)s->n_parts;
+    *ret_scratch = s->scratch * s->n_parts;
     *ret = TAKE(s);
     return 0;
 }
@@ -174,24 +175,17 @@ static int winograd2_prepare(const struct layer *l, struct pack_cache *packs, st
     return prepare(2, l, packs, ret, ret_scratch, err);
 }
 
-struct call {
-    const struct kernel_state *s;
-    const struct run_io *io;
-};
+static void run_range(
+    const struct kernel_state *s, const struct run_io *io, unsigned part, int64_t first, int64_t end) {
+    int64_t lanes = s->w.lanes_u, n_panels = (s->w.g.oc + lanes - 1) / lanes;
+    float *v = (float *)(void *)((char *)io->scratch + part * s->scratch);
 
-static void run_part(void *ctx, unsigned part) {
-    const struct call *c = ctx;
-    const struct kernel_state *s = c->s;
-    int64_t all = s->n_blocks * s->n_slices, lanes = s->w.lanes_u;
-    int64_t n_panels = (s->w.g.oc + lanes - 1) / lanes;
-    float *v = (float *)(void *)((char *)c->io->scratch + part * s->scratch);
-
-    for (int64_t i = all * part / s->n_parts; i < all * (part + 1) / s->n_parts; i++) {
+    for (int64_t i = first; i < end; i++) {
         int64_t block = i / s->n_slices, slice = i % s->n_slices;
         struct winograd_job j = {
-            .x = c->io->in[0],
-            .y = c->io->out[0],
-            .residual = c->io->post_in,
+            .x = io->in[0],
+            .y = io->out[0],
+            .residual = io->post_in,
             .v = v,
             .m = v + s->w.v_step * n_points(&s->w),
             .first = s->n_tiles * block / s->n_blocks,
@@ -207,12 +201,7 @@ static void run_part(void *ctx, unsigned part) {
 }
 
 static void winograd_run(const struct kernel_state *s, const struct run_io *io) {
-    struct call c = {s, io};
-
-    if (s->n_parts > 1)
-        pool_run(io->pool, (unsigned)s->n_parts, run_part, &c);
-    else
-        run_part(&c, 0);
+    ranges_run(s, io, run_range, s->n_blocks * s->n_slices, 1, s->n_parts);
 }
 
 static struct kernel_state *winograd_done(struct kernel_state *s) {

@@ -21,6 +21,7 @@ static const char *const nets[] = {
     "Conv x=1x32x14x14 z=65x32x3x3 b=65 pads=1,1,1,1; Clip $ lo:0.0 hi:0.5",
     "Conv x=2x20x11x13 z=24x20x3x5 b=24 pads=2,0,1,3 strides=2,1",
     "Conv x=1x24x12x12 z=16x24x3x3 dilations=2,3 pads=2,3,2,3",
+    "Conv x=1x16x5x6 z=16x16x2x1 dilations=2147483646,1 pads=0,0,2147483647,0",
     "Conv x=2x64x9x9 z=36x32x3x3 b=36 group=2 pads=1,1,1,1",
     "Conv x=1x48x6x6 z=210x16x1x1 group=3",
     "Conv x=1x16x3x3 z=8x16x5x5 pads=4,4,4,4",

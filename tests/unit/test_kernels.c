@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/kernel/kernel.h"
+#include "engine/kernel/ranges.h"
 #include "tests/unit/net_text.h"
 
 static const char *const nets[] = {
@@ -17,6 +17,9 @@ static const char *const nets[] = {
     "Conv x=3x4x17x21 w=16x4x3x2 b=16 pads=0,3,2,0 strides=1,1; HardSwish $",
     "Conv x=1x2x19x60 w=16x2x4x3 pads=3,2,0,1 strides=3,4; Add $ c=1x16x7x16",
     "Conv x=2x3x33x31 w=10x3x5x3 pads=2,0,1,1 strides=2,1",
+    "Conv x=1x3x8x32 w=16x3x3x3 strides=2147483647,1",
+    "Conv x=1x3x8x16 w=16x3x3x3 pads=0,536870912,0,0 strides=2147483647,33554432",
+    "Conv x=1x0x3x14 w=16x0x1x1 b=16",
     "Conv x=1x16x15x15 w=32x16x3x3 b=32 strides=2,2",
     "Conv x=1x16x14x14 w=32x16x3x3 b=32 strides=2,2 pads=0,0,1,1",
     "Conv x=1x16x13x10 w=16x16x3x3 b=16 pads=1,1,1,1; Relu $",
@@ -264,11 +267,23 @@ static void test_kernels_agree_without_vectors(void **state) {
     check_kernels("all", NULL);
 }
 
+static void test_work_beyond_any_integer_is_shared_out(void **state) {
+    const struct layer l = {.n_threads = 4};
+
+    (void)state;
+    assert_int_equal(ranges_count(&l, 100, 1e30, 1), 4);
+    assert_int_equal(ranges_count(&l, 3, 1e30, 1), 3);
+    assert_int_equal(ranges_count(&l, 100, 299, 100), 3);
+    assert_int_equal(ranges_count(&l, 100, 0, 100), 1);
+    assert_int_equal(ranges_count(&l, 0, 0, 100), 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kernels_agree_with_the_reference),
         cmocka_unit_test(test_kernels_agree_without_avx512),
         cmocka_unit_test(test_kernels_agree_without_vectors),
+        cmocka_unit_test(test_work_beyond_any_integer_is_shared_out),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
