@@ -172,6 +172,7 @@ static int check_float(struct graph *g, struct error *err) {
 
 static int apply(
     struct work *work, const void *options, const struct scope *scope, json_t *report, struct error *err) {
+    struct learn_run run = {.seed = work->seed, .progress = work->progress};
     int r = check_float(work->graph, err);
 
     if (r == 0 && (scope->exclude || (scope->include && scope->include[0])))
@@ -183,9 +184,10 @@ static int apply(
         r = pass_remove_identities(work->graph, err);
     if (r == 0)
         r = pass_fold_constants(work->graph, err);
-    return r < 0
-               ? r
-               : learn(work->graph, work->samples->source, options, work->seed, work->progress, report, err);
+    if (r < 0)
+        return r;
+    run.source = work->samples->source;
+    return learn(work->graph, &run, options, report, err);
 }
 
 const struct method method_finetune = {

@@ -49,11 +49,16 @@ static bool is_cancelled(void *ctx) {
     return atomic_load(&io->is_cancelled);
 }
 
+static void metric(void *ctx, const char *name, double value, int epoch) {
+    (void)ctx;
+    job_io_metric(name, value, epoch);
+}
+
 void job_io_init(struct job_io *io, unsigned threads) {
     *io = (struct job_io){.of = 1, .started_s = clock_now_s()};
     atomic_init(&io->threads, threads);
-    io->progress =
-        (struct progress){.ctx = io, .threads = threads, .report = report, .is_cancelled = is_cancelled};
+    io->progress = (struct progress){
+        .ctx = io, .threads = threads, .report = report, .is_cancelled = is_cancelled, .metric = metric};
 }
 
 static void take_control(struct job_io *io, const char *line) {

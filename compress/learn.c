@@ -21,8 +21,8 @@ const char *const learn_batch_norms[] = {"auto", "keep", "none", NULL};
 
 struct learner {
     const struct learn_options *o;
+    const struct learn_run *run;
     const struct progress *p;
-    uint64_t seed;
     struct feed train, val;
     uint64_t *order; /* [train.n] */
     struct trainer *trainer;
@@ -101,7 +101,7 @@ static int shuffle(struct learner *l, int epoch, struct error *err) {
     if (!all)
         return error_oom(err);
     for (uint64_t i = 0; i < l->train.n; i++)
-        all[i] = (struct draw){hash(hash(l->seed * 1000003u + (uint64_t)epoch) ^ i), i};
+        all[i] = (struct draw){hash(hash(l->run->seed * 1000003u + (uint64_t)epoch) ^ i), i};
     qsort(all, l->train.n, sizeof(*all), by_key);
     for (uint64_t i = 0; i < l->train.n; i++)
         l->order[i] = all[i].item;
@@ -275,7 +275,8 @@ static int start(struct learner *l, struct graph *g, const struct feed_source *s
     return l->order && l->targets && l->read_err ? 0 : error_oom(err);
 }
 
-static int run(struct learner *l, struct graph *g, const json_t *labels, json_t *epochs, struct error *err) {
+static int run_epochs(
+    struct learner *l, struct graph *g, const json_t *labels, json_t *epochs, struct error *err) {
     int r = 0;
 
     for (int epoch = 0; r == 0 && epoch < l->o->epochs; epoch++) {
@@ -291,9 +292,9 @@ static int run(struct learner *l, struct graph *g, const json_t *labels, json_t 
     return r == 0 ? trainer_save(l->trainer, g, err) : r;
 }
 
-int learn(struct graph *g, const struct feed_source *source, const struct learn_options *o, uint64_t seed,
-    const struct progress *p, json_t *report, struct error *err) {
-    _cleanup_(learner_done) struct learner l = {.o = o, .p = p, .seed = seed};
+int learn(struct graph *g, const struct learn_run *run, const struct learn_options *o, json_t *report,
+    struct error *err) {
+    _cleanup_(learner_done) struct learner l = {.o = o, .run = run, .p = run->progress};
     json_t *epochs = json_array();
     int64_t *batch, fixed;
     int r;
@@ -306,9 +307,9 @@ int learn(struct graph *g, const struct feed_source *source, const struct learn_
     batch = &g->values[g->inputs[0]].shape.dim[0];
     fixed = *batch;
     *batch = -1;
-    r = start(&l, g, source, err);
+    r = start(&l, g, run->source, err);
     if (r == 0)
-        r = run(&l, g, source->labels, epochs, err);
+        r = run_epochs(&l, g, run->source->labels, epochs, err);
     g->values[g->inputs[0]].shape.dim[0] = fixed;
     return r;
 }

@@ -23,10 +23,19 @@ struct learn_options {
 extern const char *const learn_losses[], *const learn_optimizers[], *const learn_schedules[],
                                                                         *const learn_batch_norms[];
 
+/* What a training has around it. */
+struct learn_run {
+    const struct feed_source *source; /* labelled pictures */
+    uint64_t seed;
+    const struct progress *progress; /* may be NULL */
+    const char *checkpoint;          /* file to go on from and to write; NULL: none */
+    uint64_t memory_bytes;           /* most that training may take; 0: any */
+};
+
 /* Trains `g` (constants folded, weights float) in place. `report` gets "epochs", one object each. Errors:
  * no_train_split, bad_dataset, classes_do_not_match, not_a_classifier, unsupported_operator (of a node
  * without gradient), method_not_applicable (the loss is not finite), cancelled: `g` is as it was. */
-int learn(struct graph *g, const struct feed_source *source, const struct learn_options *o, uint64_t seed,
-    const struct progress *p, json_t *report, struct error *err);
+int learn(struct graph *g, const struct learn_run *run, const struct learn_options *o, json_t *report,
+    struct error *err);
 
 #endif

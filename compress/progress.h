@@ -12,6 +12,8 @@ struct progress {
     /* fraction of the present step in [0, 1]. */
     void (*report)(void *ctx, double fraction, const char *message);
     bool (*is_cancelled)(void *ctx);
+    /* A figure of an epoch (from 1): "loss", "val_accuracy" …. NULL: nobody is interested. */
+    void (*metric)(void *ctx, const char *name, double value, int epoch);
 };
 
 /* Reports, and fails with code "cancelled" (-ECANCELED) when the caller wants no more. `p` may be NULL. */
