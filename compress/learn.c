@@ -14,11 +14,6 @@
 
 #define VAL_SHARE 10 /* one in so many */
 
-const char *const learn_losses[] = {"auto", "cross_entropy", "bce", "l2", NULL};
-const char *const learn_optimizers[] = {"sgd", "adam", "adamw", NULL};
-const char *const learn_schedules[] = {"cosine", "step", "onecycle", "constant", NULL};
-const char *const learn_batch_norms[] = {"auto", "keep", "none", NULL};
-
 struct learner {
     const struct learn_options *o;
     const struct learn_run *run;

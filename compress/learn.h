@@ -9,9 +9,10 @@
 
 #include "compress/feed.h"
 #include "compress/progress.h"
+#include "config/param.h"
 
 struct learn_options {
-    int loss, optimizer, schedule, batch_norm; /* indices of the choices in finetune.c */
+    int loss, optimizer, schedule, batch_norm; /* indices of the choices below */
     int epochs, batch;
     double lr, warmup, momentum, weight_decay, label_smoothing, clip;
     bool nesterov;
@@ -22,6 +23,9 @@ struct learn_options {
  * none; `none` leaves statistics as they are. */
 extern const char *const learn_losses[], *const learn_optimizers[], *const learn_schedules[],
                                                                         *const learn_batch_norms[];
+
+/* The rows of struct learn_options. */
+extern const struct param_table learn_table;
 
 /* What a training has around it. */
 struct learn_run {
