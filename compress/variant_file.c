@@ -1,13 +1,10 @@
 #include "compress/variant_file.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
+#include "compress/replace_file.h"
 #include "engine/onnx.h"
 #include "engine/ops.h"
 #include "engine/weight.h"
@@ -46,38 +43,11 @@ int variant_describe(struct graph *g, const json_t *steps, const char *parent_di
     return 0;
 }
 
-static int sync_directory(const char *path, struct error *err) {
-    _cleanup_(freep) char *dir = strdup(path);
-    _cleanup_(closep) int fd = -1;
-    char *slash;
-
-    if (!dir)
-        return error_oom(err);
-    slash = strrchr(dir, '/');
-    if (slash)
-        *slash = 0;
-    fd = open(slash ? (*dir ? dir : "/") : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) < 0)
-        return error_errno(err, "the result's directory");
-    return 0;
-}
-
 int variant_write(const struct graph *g, const char *path, struct error *err) {
-    char temporary[4096];
-    _cleanup_(closep) int fd = -1;
-    int r;
+    _cleanup_(replace_file_done) struct replace_file f = {.fd = -1};
+    int r = replace_file_open(path, &f, err);
 
-    if (snprintf(temporary, sizeof(temporary), "%s.tmp", path) >= (int)sizeof(temporary))
-        return error_set(err, -ENAMETOOLONG, "the result's path is too long");
-    fd = open(temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return error_errno(err, "the result cannot be written");
-    r = onnx_write_fd(g, fd, err);
-    if (r == 0 && (fsync(fd) < 0 || rename(temporary, path) < 0))
-        r = error_errno(err, "the result cannot be written");
-    if (r < 0) {
-        unlink(temporary);
-        return r;
-    }
-    return sync_directory(path, err);
+    if (r == 0)
+        r = onnx_write_fd(g, f.fd, err);
+    return r == 0 ? replace_file_commit(&f, err) : r;
 }

@@ -1,6 +1,7 @@
 #include "engine/train/loss.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 /* log of the sum of exp(o / t), the largest taken out. */
@@ -29,8 +30,8 @@ static double cross_entropy(
     return loss;
 }
 
-static double kl(
-    const struct loss_param *p, const float *o, const float *y, int64_t n, float scale, float *d) {
+static double kl_to(
+    const struct loss_param *p, const float *o, const float *y, int64_t n, float scale, bool adds, float *d) {
     double t = p->temperature > 0 ? (double)p->temperature : 1, ours = log_sum(o, n, t),
            theirs = log_sum(y, n, t);
     double loss = 0;
@@ -39,9 +40,22 @@ static double kl(
         double log_q = (double)o[i] / t - ours, log_p = (double)y[i] / t - theirs, q = exp(log_p);
 
         loss += q * (log_p - log_q) * t * t;
-        d[i] = (float)((double)scale * t * (exp(log_q) - q));
+        d[i] = (adds ? d[i] : 0) + (float)((double)scale * t * (exp(log_q) - q));
     }
     return loss;
+}
+
+static double kl(
+    const struct loss_param *p, const float *o, const float *y, int64_t n, float scale, float *d) {
+    return kl_to(p, o, y, n, scale, false, d);
+}
+
+static double distil(
+    const struct loss_param *p, const float *o, const float *y, int64_t n, float scale, float *d) {
+    double hard = cross_entropy(p, o, y, n, scale * (1 - p->weight), d);
+
+    return (1 - (double)p->weight) * hard +
+           (double)p->weight * kl_to(p, o, y + n, n, scale * p->weight, true, d);
 }
 
 static double l2(
@@ -74,10 +88,11 @@ static double bce(
 }
 
 static const struct loss_kind kinds[] = {
-    {"bce", bce},
-    {"cross_entropy", cross_entropy},
-    {"kl", kl},
-    {"l2", l2},
+    {"bce", 1, bce},
+    {"cross_entropy", 1, cross_entropy},
+    {"distil", 2, distil},
+    {"kl", 1, kl},
+    {"l2", 1, l2},
 };
 
 const struct loss_kind *loss_find(const char *name) {

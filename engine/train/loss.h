@@ -8,11 +8,13 @@
 
 struct loss_param {
     float smoothing; /* cross entropy: share of the target that goes to all classes alike (Szegedy 2016, 7) */
-    float temperature; /* kl: of both distributions (Hinton 2015); 0: 1 */
+    float temperature; /* kl, distil: of both distributions (Hinton 2015); 0: 1 */
+    float weight;      /* distil: share of the teacher's part */
 };
 
 struct loss_kind {
     const char *name;
+    unsigned n_targets; /* y holds so many times n numbers */
     /* The loss of one sample; d[0..n) = scale times its gradient by the outputs. */
     double (*run)(
         const struct loss_param *p, const float *o, const float *y, int64_t n, float scale, float *d);
@@ -23,8 +25,9 @@ struct loss {
     struct loss_param param;
 };
 
-/* "bce", "cross_entropy", "kl" (y are the teacher's logits; the gradient is multiplied by T²), "l2" (half the
- * squared distance). NULL: no such loss. */
+/* "bce", "cross_entropy", "distil" (y are the targets of cross entropy, then those of kl), "kl" (y are the
+ * teacher's logits; the gradient is multiplied by T²), "l2" (half the squared distance). NULL: no such loss.
+ */
 const struct loss_kind *loss_find(const char *name);
 
 #endif

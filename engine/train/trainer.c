@@ -21,6 +21,8 @@ struct trainer {
     float *plain[MAX_LANES]; /* the input as it is written */
     float *grad[MAX_LANES];  /* gradients of the parameters */
     double loss[MAX_LANES];  /* sums */
+    float *kept;             /* sum of the gradients that were kept apart; NULL: never */
+    int n_kept;              /* minibatches in that sum */
 };
 
 static void *at(const struct trainer *t, unsigned lane, size_t offset) {
@@ -42,6 +44,8 @@ struct trainer *trainer_free(struct trainer *t) {
     if (!t)
         return NULL;
     lanes_free(t);
+    if (t->kept)
+        hugemem_free(t->kept, (size_t)t->tape.n_grad * sizeof(float));
     tape_done(&t->tape);
     free(t);
     return NULL;
@@ -171,11 +175,12 @@ static void run_loss(const struct call *c, unsigned lane) {
     struct trainer *t = c->t;
     const struct tape_value *v = &t->tape.value[t->tape.logits];
     const float *o = at(t, lane, v->span.at);
-    const float *y = c->targets + (int64_t)lane * t->lane_batch * t->outputs;
+    int64_t n_targets = t->outputs * c->loss->kind->n_targets;
+    const float *y = c->targets + (int64_t)lane * t->lane_batch * n_targets;
     float *d = at(t, lane, v->d_span.at), scale = 1 / (float)t->options.batch;
     double sum = 0;
 
-    for (int64_t i = 0; i < t->lane_batch; i++, o += t->outputs, y += t->outputs, d += t->outputs)
+    for (int64_t i = 0; i < t->lane_batch; i++, o += t->outputs, y += n_targets, d += t->outputs)
         sum += c->loss->kind->run(&c->loss->param, o, y, t->outputs, scale, d);
     t->loss[lane] = sum;
 }
@@ -233,6 +238,55 @@ double trainer_gradients(
     return sum / (double)t->options.batch;
 }
 
+static bool are_finite(const float *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return false;
+    return true;
+}
+
+/* What an item has just written in any lane that is not finite. */
+static const char *blame(const struct trainer *t, const struct tape_item *item) {
+    const struct tape_step *s = &t->tape.step[item->step];
+    struct bound b;
+
+    for (unsigned lane = 0; lane < t->options.lanes; lane++) {
+        bind(t, s, lane, &b);
+        for (int k = 0; item->pass == TAPE_FORWARD && k < s->node->n_out; k++)
+            if (b.out[k] && t->tape.value[s->node->out[k]].t.dtype == DT_F32 &&
+                !are_finite(b.out[k], train_count(&t->tape.value[s->node->out[k]].t.shape)))
+                return t->tape.graph->values[s->node->out[k]].name;
+        for (int k = 0; item->pass == TAPE_BACKWARD && k < s->node->n_in; k++)
+            if (b.d_in[k] && !are_finite(b.d_in[k], train_count(&t->tape.value[s->node->in[k]].t.shape)))
+                return t->tape.graph->values[s->node->in[k]].name;
+    }
+    return NULL;
+}
+
+static bool is_last_phase(const struct tape *t, size_t i) {
+    const struct tape_item *item = &t->program[i], *next = item + 1;
+
+    return item->pass != TAPE_LOSS &&
+           (i + 1 == t->n_items || next->pass != item->pass || next->step != item->step);
+}
+
+const char *trainer_find_not_finite(
+    struct trainer *t, struct pool *pool, const struct loss *loss, const float *targets) {
+    struct call c = {.t = t, .loss = loss, .targets = targets};
+    const char *name = NULL;
+
+    for (size_t i = 0; i < t->tape.n_params; i++)
+        if (!are_finite(t->tape.param[i].data, t->tape.param[i].n))
+            return t->tape.param[i].name;
+    pool_run(pool, (unsigned)t->tape.n_steps, pack_step, t);
+    for (c.first = 0; !name && c.first < t->tape.n_items; c.first = c.last) {
+        c.last = c.first + 1;
+        pool_run(pool, t->options.lanes, run_lane, &c);
+        name = is_last_phase(&t->tape, c.first) ? blame(t, &t->tape.program[c.first]) : NULL;
+    }
+    return name;
+}
+
 void trainer_forward(struct trainer *t, struct pool *pool) {
     struct call c = {.t = t};
     size_t end = 0;
@@ -275,15 +329,43 @@ static int64_t chunk_size(const struct move *m, unsigned chunk) {
     return left < CHUNK ? left : CHUNK;
 }
 
-/* Sums the lanes into the first, in order, and the squares of the sums. */
+/* Sums the lanes into the first, in order. */
+static float *sum_lanes(const struct trainer *t, int64_t first, int64_t n) {
+    float *g = t->grad[0] + first;
+
+    for (unsigned lane = 1; lane < t->options.lanes; lane++)
+        train_store(g, t->grad[lane] + first, n, true);
+    return g;
+}
+
+static void keep_chunk(void *ctx, unsigned chunk) {
+    const struct move *m = ctx;
+    int64_t n = chunk_size(m, chunk), first = (int64_t)chunk * CHUNK;
+
+    train_store(m->t->kept + first, sum_lanes(m->t, first, n), n, m->t->n_kept > 0);
+}
+
+bool trainer_keep_gradients(struct trainer *t, struct pool *pool) {
+    struct move m = {.t = t};
+
+    if (!t->kept)
+        t->kept = hugemem_new((size_t)t->tape.n_grad * sizeof(float));
+    if (!t->kept)
+        return false;
+    pool_run(pool, (unsigned)((t->tape.n_grad + CHUNK - 1) / CHUNK), keep_chunk, &m);
+    t->n_kept++;
+    return true;
+}
+
+/* The gradients to move by, and the sum of their squares. */
 static void sum_chunk(void *ctx, unsigned chunk) {
     const struct move *m = ctx;
     int64_t n = chunk_size(m, chunk), first = (int64_t)chunk * CHUNK;
-    float *g = m->t->grad[0] + first;
+    float *g = sum_lanes(m->t, first, n), share = 1 / (float)(m->t->n_kept + 1);
     double square = 0;
 
-    for (unsigned lane = 1; lane < m->t->options.lanes; lane++)
-        train_store(g, m->t->grad[lane] + first, n, true);
+    for (int64_t i = 0; m->t->n_kept && i < n; i++)
+        g[i] = (m->t->kept[first + i] + g[i]) * share;
     for (int64_t i = 0; i < n; i++)
         square += (double)g[i] * (double)g[i];
     m->square[chunk] = square;
@@ -314,6 +396,7 @@ bool trainer_move(struct trainer *t, struct pool *pool, struct optim *o, float l
     if (!square)
         return false;
     pool_run(pool, chunks, sum_chunk, &m);
+    t->n_kept = 0;
     for (unsigned i = 0; i < chunks; i++)
         sum += square[i];
     if (!isfinite(sum))

@@ -44,9 +44,18 @@ float *trainer_input(struct trainer *t, int64_t i);
 const float *trainer_output(const struct trainer *t, int64_t i);
 int64_t trainer_n_outputs(const struct trainer *t); /* of one sample */
 
-/* One minibatch forward and backward. targets: [batch][n_outputs] (loss.h). Returns the mean loss. The
- * gradients are then trainer_gradient()'s. */
+/* One minibatch forward and backward. targets: [batch][loss->kind->n_targets][n_outputs] (loss.h). Returns
+ * the mean loss. The gradients are then trainer_gradient()'s. */
 double trainer_gradients(struct trainer *t, struct pool *pool, const struct loss *loss, const float *targets);
+
+/* Keeps the gradients of the last trainer_gradients() apart: those of the next trainer_move() are the mean
+ * over all that were kept and its own, a minibatch larger than memory. False: memory is short. */
+bool trainer_keep_gradients(struct trainer *t, struct pool *pool);
+
+/* Runs the minibatch once more, a node at a time: the name of the first value, or of the first parameter with
+ * a gradient, that is not finite. NULL: all are. */
+const char *trainer_find_not_finite(
+    struct trainer *t, struct pool *pool, const struct loss *loss, const float *targets);
 
 /* Forward only, with the running statistics or the minibatch's as the options say. */
 void trainer_forward(struct trainer *t, struct pool *pool);

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "engine/pass.h"
-#include "engine/train/trainer.h"
+#include "engine/train/average.h"
 #include "tests/unit/cmocka_all.h"
 #include "tests/unit/net_text.h"
 
@@ -332,6 +332,99 @@ static void test_the_loss_tells_of_what_is_no_number(void **state) {
     rig_done(&r);
 }
 
+/* The first value in the order of computing is the one to look at. */
+static void test_what_is_no_number_is_named(void **state) {
+    static const char net[] = "Gemm x=1x6 w=6x10 b=10; Relu $; Gemm $ w2=10x3 b3=3";
+    struct loss loss = cross_entropy();
+    struct rig r;
+
+    (void)state;
+    rig_start(&r, net, false, false);
+    assert_null(trainer_find_not_finite(r.trainer, NULL, &loss, r.targets));
+    trainer_input(r.trainer, 5)[2] = INFINITY;
+    assert_string_equal(trainer_find_not_finite(r.trainer, NULL, &loss, r.targets),
+        r.text.graph->values[r.text.graph->nodes[0].out[0]].name);
+    trainer_input(r.trainer, 5)[2] = 1;
+    r.targets[4] = INFINITY; /* only what comes back is none: the last layer's first */
+    assert_non_null(trainer_find_not_finite(r.trainer, NULL, &loss, r.targets));
+    r.targets[4] = 0;
+    trainer_param(r.trainer, 0)->data[7] = NAN;
+    assert_string_equal(
+        trainer_find_not_finite(r.trainer, NULL, &loss, r.targets), trainer_param(r.trainer, 0)->name);
+    rig_done(&r);
+}
+
+/* A minibatch in parts moves the weights as their mean does. */
+static void test_gradients_are_kept_over_parts(void **state) {
+    static const char net[] = "Gemm x=1x6 w=6x10 b=10; Tanh $; Gemm $ w2=10x3 b3=3";
+    struct loss loss = cross_entropy();
+    struct optim_param param = optim_defaults();
+    float *mean[2], lr = 0.5f;
+    struct error err = {0};
+    struct optim optim;
+    struct rig r;
+
+    (void)state;
+    rig_start(&r, net, false, false);
+    param.momentum = 0;
+    param.nesterov = false;
+    assert_int_equal(optim_init(&optim, optim_find("sgd"), &param, trainer_n_gradients(r.trainer), &err), 0);
+    for (int part = 0; part < 2; part++) {
+        for (int64_t i = 0; i < BATCH; i++)
+            net_text_fill(trainer_input(r.trainer, i), 6, 300 + 50 * (uint32_t)part + (uint32_t)i);
+        (void)trainer_gradients(r.trainer, NULL, &loss, r.targets);
+        mean[part] = calloc(60, sizeof(float));
+        assert_non_null(mean[part]);
+        trainer_gradient(r.trainer, 0, mean[part]);
+        if (part == 0)
+            assert_true(trainer_keep_gradients(r.trainer, NULL));
+    }
+    for (int k = 0; k < 60; k++)
+        mean[0][k] = trainer_param(r.trainer, 0)->data[k] - lr * (mean[0][k] + mean[1][k]) / 2;
+    assert_true(trainer_move(r.trainer, NULL, &optim, lr));
+    for (int k = 0; k < 60; k++)
+        assert_float_equal(trainer_param(r.trainer, 0)->data[k], mean[0][k], 1e-6);
+    free(mean[0]);
+    free(mean[1]);
+    optim_done(&optim);
+    rig_done(&r);
+}
+
+static void test_weights_are_averaged(void **state) {
+    struct average a;
+    struct error err = {0};
+    float first, moved;
+    struct rig r;
+
+    (void)state;
+    rig_start(&r, "Gemm x=1x6 w=6x10 b=10; Relu $; Gemm $ w2=10x3 b3=3", false, false);
+    assert_int_equal(average_init(&a, r.trainer, 0.999f, &err), 0);
+    first = trainer_param(r.trainer, 2)->data[3];
+    trainer_param(r.trainer, 2)->data[3] = moved = first + 1;
+    average_update(&a, r.trainer, NULL, 1); /* decay 2/11 at the first step */
+    average_swap(&a, r.trainer);
+    assert_float_equal(trainer_param(r.trainer, 2)->data[3], first + 9.0f / 11, 1e-5);
+    average_swap(&a, r.trainer);
+    assert_float_equal(trainer_param(r.trainer, 2)->data[3], moved, 0);
+    average_done(&a);
+    rig_done(&r);
+}
+
+static void test_distillation_weighs_labels_and_teacher(void **state) {
+    const float o[3] = {0.3f, -1, 2}, y[6] = {0, 1, 0, 3, 0.5f, -2};
+    struct loss_param p = {.temperature = 4, .weight = 0.9f};
+    float d[3], hard[3], soft[3];
+    double both = loss_find("distil")->run(&p, o, y, 3, 2, d);
+    double labels = loss_find("cross_entropy")->run(&p, o, y, 3, 2, hard);
+    double teacher = loss_find("kl")->run(&p, o, y + 3, 3, 2, soft);
+
+    (void)state;
+    is_near(both, 0.1 * labels + 0.9 * teacher);
+    for (int i = 0; i < 3; i++)
+        is_near((double)d[i], 0.1 * (double)hard[i] + 0.9 * (double)soft[i]);
+    assert_int_equal(loss_find("distil")->n_targets, 2);
+}
+
 static void expect_refusal_of(const char *net, enum dtype input, const char *code, const char *word) {
     struct net_text t = net_text_read(net);
     struct trainer_options o = {.batch = BATCH};
@@ -371,6 +464,10 @@ int main(void) {
         cmocka_unit_test(test_losses),
         cmocka_unit_test(test_schedules),
         cmocka_unit_test(test_the_loss_tells_of_what_is_no_number),
+        cmocka_unit_test(test_what_is_no_number_is_named),
+        cmocka_unit_test(test_gradients_are_kept_over_parts),
+        cmocka_unit_test(test_weights_are_averaged),
+        cmocka_unit_test(test_distillation_weighs_labels_and_teacher),
         cmocka_unit_test(test_what_cannot_be_trained_is_refused),
     };
 
