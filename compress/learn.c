@@ -12,7 +12,8 @@
 #include "compress/evaluate.h"
 #include "engine/train/trainer.h"
 
-#define VAL_SHARE 10 /* one in so many */
+#define VAL_SHARE    10 /* one in so many */
+#define FIRST_LOSSES 20 /* in the report */
 
 struct learner {
     const struct learn_options *o;
@@ -26,6 +27,7 @@ struct learner {
     struct loss loss;
     float *targets;
     int64_t classes, step, n_steps; /* n_steps: of all epochs */
+    json_t *first_losses;           /* the report's */
     atomic_int read_failed;
     struct error *read_err; /* [batch] */
 };
@@ -164,6 +166,8 @@ static int one_step(struct learner *l, uint64_t first, double *ret_loss, struct 
         return error_code(err, -EBADMSG, "method_not_applicable",
             "the loss is not finite any more at step %lld: a lower learning rate than %g, or clip, may help",
             (long long)l->step + 1, l->o->lr);
+    if (l->step < FIRST_LOSSES)
+        json_array_append_new(l->first_losses, json_real(*ret_loss));
     l->step++;
     return 0;
 }
@@ -294,7 +298,9 @@ int learn(struct graph *g, const struct learn_run *run, const struct learn_optio
     int64_t *batch, fixed;
     int r;
 
+    l.first_losses = json_array();
     json_object_set_new(report, "epochs", epochs);
+    json_object_set_new(report, "first_losses", l.first_losses);
     if (g->n_inputs != 1 || g->values[g->inputs[0]].shape.rank < 1)
         return error_code(err, -EBADMSG, "method_not_applicable",
             "the model has %zu inputs; only one of known rank can be fed with pictures", g->n_inputs);

@@ -36,7 +36,8 @@ struct learn_run {
     uint64_t memory_bytes;           /* most that training may take; 0: any */
 };
 
-/* Trains `g` (constants folded, weights float) in place. `report` gets "epochs", one object each. Errors:
+/* Trains `g` (constants folded, weights float) in place. `report` gets "epochs", one object each, and
+ * "first_losses", of the first 20 steps (whether two trainings are the same one shows there first). Errors:
  * no_train_split, bad_dataset, classes_do_not_match, not_a_classifier, unsupported_operator (of a node
  * without gradient), method_not_applicable (the loss is not finite), cancelled: `g` is as it was. */
 int learn(struct graph *g, const struct learn_run *run, const struct learn_options *o, json_t *report,
