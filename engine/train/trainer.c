@@ -2,35 +2,19 @@
 
 #include <errno.h>
 #include <math.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "engine/hugemem.h"
-#include "engine/train/tape.h"
-
-#define MAX_LANES 64
-
-struct trainer {
-    struct trainer_options options;
-    struct tape tape;
-    int64_t lane_batch, item, outputs;
-    size_t lane_size;        /* of a lane's arena */
-    char *arena[MAX_LANES];  /* values, gradients of values, scratch */
-    float *plain[MAX_LANES]; /* the input as it is written */
-    float *grad[MAX_LANES];  /* gradients of the parameters */
-    double loss[MAX_LANES];  /* sums */
-    float *kept;             /* sum of the gradients that were kept apart; NULL: never */
-    int n_kept;              /* minibatches in that sum */
-};
+#include "engine/train/trainer_priv.h"
 
 static void *at(const struct trainer *t, unsigned lane, size_t offset) {
     return t->arena[lane] + offset;
 }
 
 static void lanes_free(struct trainer *t) {
-    for (unsigned i = 0; i < t->options.lanes && i < MAX_LANES; i++) {
+    for (unsigned i = 0; i < t->options.lanes && i < TRAINER_MAX_LANES; i++) {
         if (t->arena[i])
             hugemem_free(t->arena[i], t->lane_size);
         if (t->plain[i])
@@ -72,7 +56,7 @@ int trainer_new(const struct graph *g, const struct shape *item, const struct tr
         return error_oom(err);
     t->options = *o;
     t->options.lanes = o->lanes ? o->lanes : 4;
-    if (t->options.lanes > MAX_LANES || o->batch < 1 || o->batch % t->options.lanes)
+    if (t->options.lanes > TRAINER_MAX_LANES || o->batch < 1 || o->batch % t->options.lanes)
         return error_set(err, -EINVAL, "a batch of %lld cannot be cut into %u lanes", (long long)o->batch,
             t->options.lanes);
     t->lane_batch = o->batch / t->options.lanes;
@@ -233,6 +217,7 @@ double trainer_gradients(
     double sum = 0;
 
     run_program(&c, pool, t->tape.n_items);
+    trainer_sum_lanes(t, pool);
     for (unsigned i = 0; i < t->options.lanes; i++)
         sum += t->loss[i];
     return sum / (double)t->options.batch;
@@ -294,136 +279,4 @@ void trainer_forward(struct trainer *t, struct pool *pool) {
     while (t->tape.program[end].pass == TAPE_FORWARD)
         end++;
     run_program(&c, pool, end);
-}
-
-/* ---- parameters ---- */
-
-size_t trainer_n_params(const struct trainer *t) {
-    return t->tape.n_params;
-}
-
-const struct train_param *trainer_param(const struct trainer *t, size_t i) {
-    return &t->tape.param[i];
-}
-
-void trainer_gradient(const struct trainer *t, size_t i, float *ret) {
-    const struct train_param *p = &t->tape.param[i];
-
-    memset(ret, 0, (size_t)p->n * sizeof(*ret));
-    for (unsigned lane = 0; lane < t->options.lanes && !p->is_stat; lane++)
-        train_store(ret, t->grad[lane] + t->tape.param_at[i], p->n, true);
-}
-
-#define CHUNK 16384 /* elements of a gradient summed, measured and moved at a time */
-
-struct move {
-    struct trainer *t;
-    struct optim *o;
-    float lr, factor; /* of the gradient: clipping */
-    double *square;   /* [chunks] */
-};
-
-static int64_t chunk_size(const struct move *m, unsigned chunk) {
-    int64_t left = m->t->tape.n_grad - (int64_t)chunk * CHUNK;
-
-    return left < CHUNK ? left : CHUNK;
-}
-
-/* Sums the lanes into the first, in order. */
-static float *sum_lanes(const struct trainer *t, int64_t first, int64_t n) {
-    float *g = t->grad[0] + first;
-
-    for (unsigned lane = 1; lane < t->options.lanes; lane++)
-        train_store(g, t->grad[lane] + first, n, true);
-    return g;
-}
-
-static void keep_chunk(void *ctx, unsigned chunk) {
-    const struct move *m = ctx;
-    int64_t n = chunk_size(m, chunk), first = (int64_t)chunk * CHUNK;
-
-    train_store(m->t->kept + first, sum_lanes(m->t, first, n), n, m->t->n_kept > 0);
-}
-
-bool trainer_keep_gradients(struct trainer *t, struct pool *pool) {
-    struct move m = {.t = t};
-
-    if (!t->kept)
-        t->kept = hugemem_new((size_t)t->tape.n_grad * sizeof(float));
-    if (!t->kept)
-        return false;
-    pool_run(pool, (unsigned)((t->tape.n_grad + CHUNK - 1) / CHUNK), keep_chunk, &m);
-    t->n_kept++;
-    return true;
-}
-
-/* The gradients to move by, and the sum of their squares. */
-static void sum_chunk(void *ctx, unsigned chunk) {
-    const struct move *m = ctx;
-    int64_t n = chunk_size(m, chunk), first = (int64_t)chunk * CHUNK;
-    float *g = sum_lanes(m->t, first, n), share = 1 / (float)(m->t->n_kept + 1);
-    double square = 0;
-
-    for (int64_t i = 0; m->t->n_kept && i < n; i++)
-        g[i] = (m->t->kept[first + i] + g[i]) * share;
-    for (int64_t i = 0; i < n; i++)
-        square += (double)g[i] * (double)g[i];
-    m->square[chunk] = square;
-}
-
-static void move_param(void *ctx, unsigned i) {
-    const struct move *m = ctx;
-    struct trainer *t = m->t;
-    const struct train_param *p = &t->tape.param[i];
-    float *g = t->grad[0] + t->tape.param_at[i], *moment[4];
-
-    if (p->is_stat)
-        return;
-    for (int64_t k = 0; m->factor != 1 && k < p->n; k++)
-        g[k] *= m->factor;
-    for (unsigned k = 0; k < m->o->kind->n_moments; k++)
-        moment[k] = m->o->moment + (int64_t)k * m->o->n + t->tape.param_at[i];
-    m->o->kind->move(
-        &m->o->param, m->lr, p->decays ? m->o->param.weight_decay : 0, m->o->step, p->n, p->data, g, moment);
-}
-
-bool trainer_move(struct trainer *t, struct pool *pool, struct optim *o, float lr) {
-    unsigned chunks = (unsigned)((t->tape.n_grad + CHUNK - 1) / CHUNK);
-    _cleanup_(freep) double *square = calloc(chunks + 1, sizeof(double));
-    struct move m = {.t = t, .o = o, .lr = lr, .factor = 1, .square = square};
-    double sum = 0;
-
-    if (!square)
-        return false;
-    pool_run(pool, chunks, sum_chunk, &m);
-    t->n_kept = 0;
-    for (unsigned i = 0; i < chunks; i++)
-        sum += square[i];
-    if (!isfinite(sum))
-        return false;
-    if (o->param.clip > 0 && sqrt(sum) > (double)o->param.clip)
-        m.factor = (float)((double)o->param.clip / sqrt(sum));
-    o->step++;
-    pool_run(pool, (unsigned)t->tape.n_params, move_param, &m);
-    return true;
-}
-
-int64_t trainer_n_gradients(const struct trainer *t) {
-    return t->tape.n_grad;
-}
-
-int trainer_save(const struct trainer *t, struct graph *g, struct error *err) {
-    for (size_t i = 0; i < t->tape.n_params; i++) {
-        const struct train_param *p = &t->tape.param[i];
-        struct tensor init = *t->tape.graph->values[p->value].init;
-        void *copy = graph_alloc(g, (size_t)p->n * sizeof(float));
-
-        if (!copy)
-            return error_oom(err);
-        memcpy(copy, p->data, (size_t)p->n * sizeof(float));
-        init.data = copy;
-        if (graph_set_init(g, p->value, &init) < 0)
-            return error_oom(err);
-    }
-    return 0;
 }

@@ -1,0 +1,145 @@
+/* The parameters of a trainer: gradients of all lanes together, the step, and the way back into a graph. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "engine/hugemem.h"
+#include "engine/train/trainer_priv.h"
+
+size_t trainer_n_params(const struct trainer *t) {
+    return t->tape.n_params;
+}
+
+const struct train_param *trainer_param(const struct trainer *t, size_t i) {
+    return &t->tape.param[i];
+}
+
+void trainer_gradient(const struct trainer *t, size_t i, float *ret) {
+    const struct train_param *p = &t->tape.param[i];
+
+    if (p->is_stat)
+        memset(ret, 0, (size_t)p->n * sizeof(*ret));
+    else
+        memcpy(ret, t->grad[0] + t->tape.param_at[i], (size_t)p->n * sizeof(*ret));
+}
+
+#define CHUNK 16384 /* elements of a gradient summed or measured at a time */
+
+static int64_t chunk_size(const struct trainer *t, unsigned chunk) {
+    int64_t left = t->tape.n_grad - (int64_t)chunk * CHUNK;
+
+    return left < CHUNK ? left : CHUNK;
+}
+
+static unsigned n_chunks(const struct trainer *t) {
+    return (unsigned)((t->tape.n_grad + CHUNK - 1) / CHUNK);
+}
+
+static void sum_chunk(void *ctx, unsigned chunk) {
+    const struct trainer *t = ctx;
+    int64_t n = chunk_size(t, chunk), first = (int64_t)chunk * CHUNK;
+
+    for (unsigned lane = 1; lane < t->options.lanes; lane++)
+        train_store(t->grad[0] + first, t->grad[lane] + first, n, true);
+}
+
+void trainer_sum_lanes(struct trainer *t, struct pool *pool) {
+    if (t->options.lanes > 1)
+        pool_run(pool, n_chunks(t), sum_chunk, t);
+}
+
+static void keep_chunk(void *ctx, unsigned chunk) {
+    const struct trainer *t = ctx;
+    int64_t first = (int64_t)chunk * CHUNK;
+
+    train_store(t->kept + first, t->grad[0] + first, chunk_size(t, chunk), t->n_kept > 0);
+}
+
+bool trainer_keep_gradients(struct trainer *t, struct pool *pool) {
+    if (!t->kept)
+        t->kept = hugemem_new((size_t)t->tape.n_grad * sizeof(float));
+    if (!t->kept)
+        return false;
+    pool_run(pool, n_chunks(t), keep_chunk, t);
+    t->n_kept++;
+    return true;
+}
+
+struct move {
+    struct trainer *t;
+    struct optim *o;
+    float lr, factor; /* of the gradient: clipping */
+    double *square;   /* [chunks] */
+};
+
+/* The gradients to move by, and the sum of their squares. */
+static void measure_chunk(void *ctx, unsigned chunk) {
+    const struct move *m = ctx;
+    int64_t n = chunk_size(m->t, chunk), first = (int64_t)chunk * CHUNK;
+    float *g = m->t->grad[0] + first, share = 1 / (float)(m->t->n_kept + 1);
+    double square = 0;
+
+    for (int64_t i = 0; m->t->n_kept && i < n; i++)
+        g[i] = (m->t->kept[first + i] + g[i]) * share;
+    for (int64_t i = 0; i < n; i++)
+        square += (double)g[i] * (double)g[i];
+    m->square[chunk] = square;
+}
+
+static void move_param(void *ctx, unsigned i) {
+    const struct move *m = ctx;
+    struct trainer *t = m->t;
+    const struct train_param *p = &t->tape.param[i];
+    float *g = t->grad[0] + t->tape.param_at[i], *moment[4];
+
+    if (p->is_stat)
+        return;
+    for (int64_t k = 0; m->factor != 1 && k < p->n; k++)
+        g[k] *= m->factor;
+    for (unsigned k = 0; k < m->o->kind->n_moments; k++)
+        moment[k] = m->o->moment + (int64_t)k * m->o->n + t->tape.param_at[i];
+    m->o->kind->move(
+        &m->o->param, m->lr, p->decays ? m->o->param.weight_decay : 0, m->o->step, p->n, p->data, g, moment);
+}
+
+bool trainer_move(struct trainer *t, struct pool *pool, struct optim *o, float lr) {
+    unsigned chunks = n_chunks(t);
+    _cleanup_(freep) double *square = calloc(chunks + 1, sizeof(double));
+    struct move m = {.t = t, .o = o, .lr = lr, .factor = 1, .square = square};
+    double sum = 0;
+
+    if (!square)
+        return false;
+    pool_run(pool, chunks, measure_chunk, &m);
+    t->n_kept = 0;
+    for (unsigned i = 0; i < chunks; i++)
+        sum += square[i];
+    if (!isfinite(sum))
+        return false;
+    if (o->param.clip > 0 && sqrt(sum) > (double)o->param.clip)
+        m.factor = (float)((double)o->param.clip / sqrt(sum));
+    o->step++;
+    pool_run(pool, (unsigned)t->tape.n_params, move_param, &m);
+    return true;
+}
+
+int64_t trainer_n_gradients(const struct trainer *t) {
+    return t->tape.n_grad;
+}
+
+int trainer_save(const struct trainer *t, struct graph *g, struct error *err) {
+    for (size_t i = 0; i < t->tape.n_params; i++) {
+        const struct train_param *p = &t->tape.param[i];
+        struct tensor init = *t->tape.graph->values[p->value].init;
+        void *copy = graph_alloc(g, (size_t)p->n * sizeof(float));
+
+        if (!copy)
+            return error_oom(err);
+        memcpy(copy, p->data, (size_t)p->n * sizeof(float));
+        init.data = copy;
+        if (graph_set_init(g, p->value, &init) < 0)
+            return error_oom(err);
+    }
+    return 0;
+}

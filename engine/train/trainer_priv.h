@@ -1,0 +1,25 @@
+/* What the files of the trainer share: trainer.c runs the program, trainer_move.c has the parameters. */
+#ifndef ENGINE_TRAIN_TRAINER_PRIV_H
+#define ENGINE_TRAIN_TRAINER_PRIV_H
+
+#include "engine/train/tape.h"
+
+#define TRAINER_MAX_LANES 64
+
+struct trainer {
+    struct trainer_options options;
+    struct tape tape;
+    int64_t lane_batch, item, outputs;
+    size_t lane_size;                /* of a lane's arena */
+    char *arena[TRAINER_MAX_LANES];  /* values, gradients of values, scratch */
+    float *plain[TRAINER_MAX_LANES]; /* the input as it is written */
+    float *grad[TRAINER_MAX_LANES];  /* gradients of the parameters */
+    double loss[TRAINER_MAX_LANES];  /* sums */
+    float *kept;                     /* sum of the gradients that were kept apart; NULL: never */
+    int n_kept;                      /* minibatches in that sum */
+};
+
+/* Sums the lanes' gradients of the parameters into the first lane's, in order. */
+void trainer_sum_lanes(struct trainer *t, struct pool *pool);
+
+#endif
