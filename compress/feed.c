@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
+
 struct choice {
     uint64_t item;
     uint8_t sha256[32];
@@ -54,6 +56,7 @@ int feed_open(const struct pack *p, const char *split, const struct value *input
     r = preprocess_from_json(preprocess, input->shape.dim, input->shape.rank, &f.preprocess, err);
     if (r < 0)
         return r;
+    preprocess_table(&f.preprocess, &f.table);
     f.shape.rank = 4;
     f.item_floats = preprocess_shape(&f.preprocess, f.shape.dim);
     r = choose(&f, pack_count(p, f.split), most, err);
@@ -111,18 +114,31 @@ int feed_map_classes(struct feed *f, const json_t *labels, int64_t n_classes, st
     return 0;
 }
 
-int feed_read(const struct feed *f, uint64_t i, float *ret, struct error *err) {
+int feed_pixels(const struct feed *f, uint64_t i, uint8_t *ret, struct error *err) {
     struct pack_item item;
     struct picture raw;
 
     pack_item(f->pack, f->split, f->item[i], &item);
     if (item.kind != PACK_RAW)
-        return preprocess_encoded(&f->preprocess, item.data, item.size, NULL, ret, err);
+        return preprocess_pixels_encoded(&f->preprocess, item.data, item.size, NULL, ret, err);
     raw = (struct picture){.pixels = (uint8_t *)(uintptr_t)item.data,
         .width = (int)item.width,
         .height = (int)item.height,
         .channels = item.channels};
-    return preprocess_picture(&f->preprocess, &raw, ret, err);
+    return preprocess_pixels(&f->preprocess, &raw, ret, err);
+}
+
+void feed_normalize(const struct feed *f, const uint8_t *pixels, float *ret) {
+    preprocess_normalize(&f->preprocess, &f->table, pixels, ret);
+}
+
+int feed_read(const struct feed *f, uint64_t i, float *ret, struct error *err) {
+    _cleanup_(freep) uint8_t *pixels = malloc(f->item_floats);
+    int r = pixels ? feed_pixels(f, i, pixels, err) : error_oom(err);
+
+    if (r == 0)
+        feed_normalize(f, pixels, ret);
+    return r;
 }
 
 int64_t feed_label(const struct feed *f, uint64_t i) {

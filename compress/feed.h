@@ -19,6 +19,7 @@ struct feed_source {
 struct feed {
     const struct pack *pack;
     struct preprocess preprocess;
+    struct preprocess_table table; /* of it */
     uint32_t split;
     uint64_t n;         /* items in use */
     uint64_t *item;     /* [n] their numbers in the split */
@@ -40,6 +41,9 @@ int feed_map_classes(struct feed *f, const json_t *labels, int64_t n_classes, st
 
 /* Item i, 0 ≤ i < n, to ret (item_floats). */
 int feed_read(const struct feed *f, uint64_t i, float *ret, struct error *err);
+/* The same in two steps: to bytes (item_floats of them, preprocess_pixels()), those to floats. */
+int feed_pixels(const struct feed *f, uint64_t i, uint8_t *ret, struct error *err);
+void feed_normalize(const struct feed *f, const uint8_t *pixels, float *ret);
 /* Its class in the network's numbering, -1: none. */
 int64_t feed_label(const struct feed *f, uint64_t i);
 

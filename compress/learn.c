@@ -2,13 +2,13 @@
 
 #include <errno.h>
 #include <math.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "compress/batches.h"
 #include "compress/evaluate.h"
 #include "engine/train/trainer.h"
 
@@ -19,8 +19,7 @@ struct learner {
     const struct learn_options *o;
     const struct learn_run *run;
     const struct progress *p;
-    struct feed train, val;
-    uint64_t *order; /* [train.n] */
+    struct batches *batches;
     struct trainer *trainer;
     struct pool *pool;
     struct optim optim;
@@ -28,111 +27,14 @@ struct learner {
     float *targets;
     int64_t classes, step, n_steps; /* n_steps: of all epochs */
     json_t *first_losses;           /* the report's */
-    atomic_int read_failed;
-    struct error *read_err; /* [batch] */
 };
 
 static void learner_done(struct learner *l) {
-    feed_done(&l->train);
-    feed_done(&l->val);
+    batches_free(l->batches);
     trainer_free(l->trainer);
     pool_free(l->pool);
     optim_done(&l->optim);
-    free(l->order);
     free(l->targets);
-    free(l->read_err);
-}
-
-/* ---- data ---- */
-
-static bool is_val(const struct feed *f, uint64_t i) {
-    struct pack_item item;
-    uint64_t head;
-
-    pack_item(f->pack, f->split, f->item[i], &item);
-    memcpy(&head, item.sha256, sizeof(head));
-    return head % VAL_SHARE == 0;
-}
-
-/* Keeps the items of one part. */
-static void keep(struct feed *f, bool wants_val) {
-    uint64_t n = 0;
-
-    for (uint64_t i = 0; i < f->n; i++)
-        if (is_val(f, i) == wants_val)
-            f->item[n++] = f->item[i];
-    f->n = n;
-}
-
-static int open_part(
-    struct feed *f, const struct graph *g, const struct feed_source *s, bool wants_val, struct error *err) {
-    int r = feed_open(s->pack, "train", &g->values[g->inputs[0]], s->preprocess, 0, f, err);
-
-    if (r == 0)
-        keep(f, wants_val);
-    return r;
-}
-
-/* splitmix64 */
-static uint64_t hash(uint64_t x) {
-    x += 0x9e3779b97f4a7c15u;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
-
-struct draw {
-    uint64_t key, item;
-};
-
-static int by_key(const void *a, const void *b) {
-    const struct draw *x = a, *y = b;
-
-    return x->key != y->key ? (x->key > y->key ? 1 : -1) : (x->item > y->item) - (x->item < y->item);
-}
-
-/* The epoch's order: by a number drawn from seed, epoch and item. */
-static int shuffle(struct learner *l, int epoch, struct error *err) {
-    _cleanup_(freep) struct draw *all = calloc(l->train.n + 1, sizeof(*all));
-
-    if (!all)
-        return error_oom(err);
-    for (uint64_t i = 0; i < l->train.n; i++)
-        all[i] = (struct draw){hash(hash(l->run->seed * 1000003u + (uint64_t)epoch) ^ i), i};
-    qsort(all, l->train.n, sizeof(*all), by_key);
-    for (uint64_t i = 0; i < l->train.n; i++)
-        l->order[i] = all[i].item;
-    return 0;
-}
-
-struct batch {
-    struct learner *l;
-    uint64_t first; /* in the order */
-};
-
-static void read_sample(void *ctx, unsigned i) {
-    const struct batch *b = ctx;
-    struct learner *l = b->l;
-    uint64_t item = l->order[b->first + i];
-    int64_t label = feed_label(&l->train, item);
-    float *target = l->targets + (int64_t)i * l->classes;
-
-    l->read_err[i] = (struct error){0};
-    memset(target, 0, (size_t)l->classes * sizeof(*target));
-    if (label >= 0)
-        target[label] = 1; /* feed_map_classes() checked that it is one of the classes */
-    else
-        error_code(&l->read_err[i], -EBADMSG, "bad_dataset", "a picture of the split 'train' has no label");
-    if (label < 0 || feed_read(&l->train, item, trainer_input(l->trainer, i), &l->read_err[i]) < 0)
-        atomic_store(&l->read_failed, (int)i + 1);
-}
-
-static int read_batch(struct learner *l, uint64_t first, struct error *err) {
-    struct batch b = {l, first};
-
-    atomic_store(&l->read_failed, 0);
-    pool_run(l->pool, (unsigned)l->o->batch, read_sample, &b);
-    return atomic_load(&l->read_failed) ? error_copy(err, &l->read_err[atomic_load(&l->read_failed) - 1]) : 0;
 }
 
 /* ---- epochs ---- */
@@ -156,8 +58,12 @@ static float rate_at(const struct learner *l) {
         schedule_find(learn_schedules[l->o->schedule]), (float)l->o->lr, l->o->warmup, l->step, l->n_steps);
 }
 
-static int one_step(struct learner *l, uint64_t first, double *ret_loss, struct error *err) {
-    int r = read_batch(l, first, err);
+static float *input_of(void *ctx, int64_t i) {
+    return trainer_input(ctx, i);
+}
+
+static int one_step(struct learner *l, int epoch, int64_t k, double *ret_loss, struct error *err) {
+    int r = batches_read(l->batches, epoch, k, input_of, l->trainer, l->targets, err);
 
     if (r < 0)
         return r;
@@ -184,7 +90,7 @@ static int judge(
     if (l->p)
         quiet = (struct progress){.ctx = l->p->ctx, .is_cancelled = l->p->is_cancelled};
     *ret = -1;
-    if (l->val.n == 0)
+    if (batches_val(l->batches)->n == 0)
         return 0;
     r = graph_clone(g, &copy, err);
     if (r == 0)
@@ -195,7 +101,7 @@ static int judge(
     }
     r = session_open_graph(copy, &s, err);
     if (r == 0)
-        r = evaluate(&s, &l->val, labels, &quiet, &e, err);
+        r = evaluate(&s, batches_val(l->batches), labels, &quiet, &e, err);
     if (r == 0)
         *ret = (double)e.n_correct / (double)e.n;
     session_done(&s);
@@ -203,15 +109,15 @@ static int judge(
 }
 
 static int one_epoch(struct learner *l, int epoch, json_t *report, struct error *err) {
-    uint64_t batches = l->train.n / (uint64_t)l->o->batch;
+    int64_t batches = batches_per_epoch(l->batches);
     double sum = 0, loss = 0, begin = clock_now_us();
     int64_t correct = 0;
-    int r = shuffle(l, epoch, err);
+    int r = 0;
 
-    for (uint64_t i = 0; r == 0 && i < batches; i++) {
+    for (int64_t i = 0; r == 0 && i < batches; i++) {
         char text[96];
 
-        r = one_step(l, i * (uint64_t)l->o->batch, &loss, err);
+        r = one_step(l, epoch, i, &loss, err);
         if (r < 0)
             return r;
         sum += loss;
@@ -224,13 +130,18 @@ static int one_epoch(struct learner *l, int epoch, json_t *report, struct error 
     if (r == 0)
         json_array_append_new(
             report, json_pack("{s:i, s:f, s:f, s:f}", "epoch", epoch + 1, "loss", sum / (double)batches,
-                        "train_accuracy", (double)correct / (double)(batches * (uint64_t)l->o->batch),
-                        "learning_rate", (double)rate_at(l)));
+                        "train_accuracy", (double)correct / (double)(batches * l->o->batch), "learning_rate",
+                        (double)rate_at(l)));
     return r;
 }
 
 static unsigned lanes_of(int batch) {
     return batch % 4 == 0 ? 4 : batch % 2 == 0 ? 2 : 1;
+}
+
+/* Reading a picture is some percent of learning from it: one thread for four. */
+static unsigned readers_of(const struct learner *l) {
+    return l->p && l->p->threads > 1 ? (l->p->threads + 3) / 4 : 0;
 }
 
 static int start(struct learner *l, struct graph *g, const struct feed_source *source, struct error *err) {
@@ -239,20 +150,15 @@ static int start(struct learner *l, struct graph *g, const struct feed_source *s
         .lanes = lanes_of(o->batch),
         .uses_batch_stats = strcmp(learn_batch_norms[o->batch_norm], "none") != 0};
     struct optim_param p = optim_defaults();
-    int r = open_part(&l->train, g, source, false, err);
+    struct batches_options b = {.batch = o->batch, .seed = l->run->seed, .threads = readers_of(l)};
+    int r = batches_open(source, &g->values[g->inputs[0]], &b, &l->batches, err);
 
     if (r == 0)
-        r = open_part(&l->val, g, source, true, err);
-    if (r == 0 && l->train.n < (uint64_t)o->batch)
-        r = error_code(err, -EBADMSG, "bad_dataset",
-            "the split 'train' has %llu pictures to learn from (a tenth is held out), fewer than a batch of %d",
-            (unsigned long long)l->train.n, o->batch);
-    if (r == 0)
-        r = trainer_new(g, &l->train.shape, &t, &l->trainer, err);
+        r = trainer_new(g, batches_shape(l->batches), &t, &l->trainer, err);
     if (r < 0)
         return r;
     l->classes = trainer_n_outputs(l->trainer);
-    r = feed_map_classes(&l->train, source->labels, l->classes, err);
+    r = batches_map_classes(l->batches, source->labels, l->classes, err);
     if (r < 0)
         return r;
     p.momentum = (float)o->momentum;
@@ -267,11 +173,9 @@ static int start(struct learner *l, struct graph *g, const struct feed_source *s
         return r;
     l->loss.kind = loss_find(o->loss == 0 ? "cross_entropy" : learn_losses[o->loss]);
     l->loss.param.smoothing = (float)o->label_smoothing;
-    l->n_steps = (int64_t)(l->train.n / (uint64_t)o->batch) * o->epochs;
-    l->order = calloc(l->train.n + 1, sizeof(*l->order));
+    l->n_steps = batches_per_epoch(l->batches) * o->epochs;
     l->targets = calloc((size_t)(o->batch * l->classes), sizeof(*l->targets));
-    l->read_err = calloc((size_t)o->batch, sizeof(*l->read_err));
-    return l->order && l->targets && l->read_err ? 0 : error_oom(err);
+    return l->targets ? 0 : error_oom(err);
 }
 
 static int run_epochs(

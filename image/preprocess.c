@@ -68,78 +68,151 @@ static int crop_start(int size, int crop) {
     return d % 2 && half % 2 ? half + 1 : half;
 }
 
-/* table[c][v] = (v * scale - mean[c]) / std[c] */
-static void fill_table(const struct preprocess *p, float table[3][256]) {
-    for (int c = 0; c < 3; c++)
-        for (int v = 0; v < 256; v++)
-            table[c][v] = (float)((v * p->scale - p->mean[c]) / p->std[c]);
-}
-
-/* One row of the result, channel c of it: to[x * step]. `row` NULL: outside of the picture. */
-static void write_row(const struct picture *q, const uint8_t *row, int left, int width,
-    const float table[256], float *to, size_t step) {
-    for (int x = 0; x < width; x++) {
-        int from = left + x;
-        bool is_inside = row && from >= 0 && from < q->width;
-
-        to[(size_t)x * step] = table[is_inside ? row[(size_t)from * (size_t)q->channels] : 0];
-    }
-}
-
-static void write_tensor(const struct preprocess *p, const struct picture *q, float *ret) {
+/* About the centre; what lies outside of the picture is black. */
+static int crop(const struct preprocess *p, struct picture *q, struct error *err) {
     int h = result_height(p), w = result_width(p), top = crop_start(q->height, h),
         left = crop_start(q->width, w);
-    size_t n = (size_t)preprocess_channels(p), plane = (size_t)h * (size_t)w;
-    bool is_planar = p->layout == PREPROCESS_NCHW;
-    float table[3][256];
+    int from = left > 0 ? left : 0, to = left + w < q->width ? left + w : q->width;
+    size_t n = (size_t)q->channels;
+    struct picture cut;
+    int r;
 
-    fill_table(p, table);
+    if (h == q->height && w == q->width)
+        return 0;
+    r = picture_init(&cut, w, h, q->channels, err);
+    if (r < 0)
+        return r;
+    memset(cut.pixels, 0, picture_bytes(&cut));
     for (int y = 0; y < h; y++)
-        for (size_t c = 0; c < n; c++) {
-            int from = top + y;
-            size_t source = p->color == PREPROCESS_BGR ? 2 - c : c;
-            const uint8_t *row = from < 0 || from >= q->height
-                                     ? NULL
-                                     : q->pixels + (size_t)from * (size_t)q->width * n + source;
-            float *to = ret + (is_planar ? c * plane + (size_t)y * (size_t)w : (size_t)y * (size_t)w * n + c);
-
-            write_row(q, row, left, w, table[c], to, is_planar ? 1 : n);
-        }
+        if (top + y >= 0 && top + y < q->height)
+            memcpy(cut.pixels + ((size_t)y * (size_t)w + (size_t)(from - left)) * n,
+                q->pixels + ((size_t)(top + y) * (size_t)q->width + (size_t)from) * n,
+                (size_t)(to - from) * n);
+    picture_done(q);
+    *q = cut;
+    return 0;
 }
 
-/* Takes the pixels. */
-static int finish(const struct preprocess *p, struct picture *q, float *ret, struct error *err) {
+/* Gray or coloured, resized, cropped. Frees the pixels on failure. */
+static int make_ready(const struct preprocess *p, struct picture *q, struct error *err) {
     int r = picture_set_channels(q, preprocess_channels(p), err);
 
     if (r == 0)
         r = resize(p, q, err);
     if (r == 0)
-        write_tensor(p, q, ret);
-    picture_done(q);
+        r = crop(p, q, err);
+    if (r < 0)
+        picture_done(q);
     return r;
+}
+
+static int copy_ready(
+    const struct preprocess *p, const struct picture *picture, struct picture *ret, struct error *err) {
+    int r = picture_init(ret, picture->width, picture->height, picture->channels, err);
+
+    if (r < 0)
+        return r;
+    memcpy(ret->pixels, picture->pixels, picture_bytes(ret));
+    return make_ready(p, ret, err);
+}
+
+static int decode_ready(const struct preprocess *p, const void *data, size_t size,
+    const struct decode_options *limits, struct picture *ret, struct error *err) {
+    struct decode_options o = limits ? *limits : (struct decode_options){0};
+    int r;
+
+    o.channels = preprocess_channels(p);
+    o.is_turned = !p->is_exif_ignored;
+    r = decode_picture(data, size, &o, ret, NULL, err);
+    return r < 0 ? r : make_ready(p, ret, err);
+}
+
+static void take_pixels(struct picture *q, uint8_t *ret) {
+    memcpy(ret, q->pixels, picture_bytes(q));
+    picture_done(q);
+}
+
+bool preprocess_is_ready(const struct preprocess *p, const struct picture *q) {
+    int shorter = q->height < q->width ? q->height : q->width;
+
+    return q->channels == preprocess_channels(p) && q->height == result_height(p) &&
+           q->width == result_width(p) &&
+           (p->shorter ? shorter == p->shorter : q->height == p->height && q->width == p->width);
+}
+
+int preprocess_pixels(
+    const struct preprocess *p, const struct picture *picture, uint8_t *ret, struct error *err) {
+    struct picture q;
+    int r;
+
+    if (preprocess_is_ready(p, picture)) {
+        memcpy(ret, picture->pixels, picture_bytes(picture));
+        return 0;
+    }
+    r = copy_ready(p, picture, &q, err);
+    if (r == 0)
+        take_pixels(&q, ret);
+    return r;
+}
+
+int preprocess_pixels_encoded(const struct preprocess *p, const void *data, size_t size,
+    const struct decode_options *limits, uint8_t *ret, struct error *err) {
+    struct picture q;
+    int r = decode_ready(p, data, size, limits, &q, err);
+
+    if (r == 0)
+        take_pixels(&q, ret);
+    return r;
+}
+
+void preprocess_table(const struct preprocess *p, struct preprocess_table *ret) {
+    for (int c = 0; c < 3; c++)
+        for (int v = 0; v < 256; v++)
+            ret->value[c][v] = (float)((v * p->scale - p->mean[c]) / p->std[c]);
+}
+
+void preprocess_normalize(
+    const struct preprocess *p, const struct preprocess_table *t, const uint8_t *pixels, float *ret) {
+    size_t n = (size_t)preprocess_channels(p), plane = (size_t)result_height(p) * (size_t)result_width(p);
+    bool is_planar = p->layout == PREPROCESS_NCHW;
+
+    for (size_t c = 0; c < n; c++) {
+        const uint8_t *from = pixels + (p->color == PREPROCESS_BGR ? 2 - c : c);
+        float *to = is_planar ? ret + c * plane : ret + c;
+        size_t step = is_planar ? 1 : n;
+
+        for (size_t i = 0; i < plane; i++)
+            to[i * step] = t->value[c][from[i * n]];
+    }
+}
+
+/* Takes the pixels. */
+static void finish(const struct preprocess *p, struct picture *q, float *ret) {
+    struct preprocess_table t;
+
+    preprocess_table(p, &t);
+    preprocess_normalize(p, &t, q->pixels, ret);
+    picture_done(q);
 }
 
 int preprocess_picture(
     const struct preprocess *p, const struct picture *picture, float *ret, struct error *err) {
     struct picture q;
-    int r = picture_init(&q, picture->width, picture->height, picture->channels, err);
+    int r = copy_ready(p, picture, &q, err);
 
-    if (r < 0)
-        return r;
-    memcpy(q.pixels, picture->pixels, picture_bytes(&q));
-    return finish(p, &q, ret, err);
+    if (r == 0)
+        finish(p, &q, ret);
+    return r;
 }
 
 int preprocess_encoded(const struct preprocess *p, const void *data, size_t size,
     const struct decode_options *limits, float *ret, struct error *err) {
-    struct decode_options o = limits ? *limits : (struct decode_options){0};
     struct picture q;
-    int r;
+    int r = decode_ready(p, data, size, limits, &q, err);
 
-    o.channels = preprocess_channels(p);
-    o.is_turned = !p->is_exif_ignored;
-    r = decode_picture(data, size, &o, &q, NULL, err);
-    return r < 0 ? r : finish(p, &q, ret, err);
+    if (r == 0)
+        finish(p, &q, ret);
+    return r;
 }
 
 int preprocess_array(
@@ -158,5 +231,8 @@ int preprocess_array(
         for (size_t c = 0; c < n; c++)
             for (size_t i = 0; i < plane; i++)
                 q.pixels[i * n + c] = data[c * plane + i];
-    return finish(p, &q, ret, err);
+    r = make_ready(p, &q, err);
+    if (r == 0)
+        finish(p, &q, ret);
+    return r;
 }

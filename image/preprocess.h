@@ -48,6 +48,23 @@ int preprocess_picture(
 int preprocess_encoded(const struct preprocess *p, const void *data, size_t size,
     const struct decode_options *limits, float *ret, struct error *err);
 
+/* The same in two steps, of which the first can be done once and kept. First to bytes: preprocess_shape()
+ * many, [height][width][channels], red green blue whatever the model's order. */
+int preprocess_pixels(
+    const struct preprocess *p, const struct picture *picture, uint8_t *ret, struct error *err);
+int preprocess_pixels_encoded(const struct preprocess *p, const void *data, size_t size,
+    const struct decode_options *limits, uint8_t *ret, struct error *err);
+/* Is the picture what preprocess_pixels() would make of it? */
+bool preprocess_is_ready(const struct preprocess *p, const struct picture *picture);
+
+/* Then to floats, through a table made once. */
+struct preprocess_table {
+    float value[3][256]; /* [c][v] = (v * scale - mean[c]) / std[c], c of the result */
+};
+void preprocess_table(const struct preprocess *p, struct preprocess_table *ret);
+void preprocess_normalize(
+    const struct preprocess *p, const struct preprocess_table *t, const uint8_t *pixels, float *ret);
+
 /* Red, green, blue (or gray) bytes of one picture in the preprocess's own layout: [3][height][width] for
  * NCHW, [height][width][3] for NHWC. */
 int preprocess_array(

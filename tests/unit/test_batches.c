@@ -1,0 +1,210 @@
+/* The minibatches of a training: each picture once an epoch, in an order that seed and epoch alone decide,
+ * whatever the threads and wherever reading begins. */
+#include <errno.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "compress/batches.h"
+#include "tests/unit/archive_make.h"
+#include "tests/unit/cmocka_all.h"
+
+#define N       300
+#define SIDE    4
+#define FLOATS  (3 * SIDE * SIDE)
+#define BATCH   16
+#define CLASSES 10
+
+static const struct value input = {.dtype = DT_F32, .shape = {.rank = 4, .dim = {-1, 3, SIDE, SIDE}}};
+
+/* Picture i is filled with the bytes of its number; its label is the number's last digit. */
+static struct pack *make_pack(int64_t n, bool has_labels, int64_t damaged) {
+    _cleanup_(closep) int fd = memory_file();
+    _cleanup_(pack_writer_freep) struct pack_writer *w = NULL;
+    struct pack *p = NULL;
+
+    assert_int_equal(pack_writer_new(fd, &w, NULL), 0);
+    assert_int_equal(pack_writer_split(w, "train", NULL), 0);
+    for (int c = 0; c < CLASSES; c++) {
+        char name[8];
+
+        snprintf(name, sizeof(name), "%d", c);
+        assert_int_equal(pack_writer_class(w, name, NULL), c);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        uint8_t pixels[FLOATS];
+        struct pack_item item = {.data = pixels,
+            .size = sizeof(pixels),
+            .label = has_labels ? (uint32_t)(i % CLASSES) : PACK_NO_LABEL,
+            .kind = i == damaged ? PACK_PNG : PACK_RAW,
+            .channels = 3,
+            .height = SIDE,
+            .width = SIDE};
+
+        for (int k = 0; k < FLOATS; k++)
+            pixels[k] = (uint8_t)(k % 2 ? i / 256 : i % 256);
+        EVP_Digest(pixels, sizeof(pixels), item.sha256, NULL, EVP_sha256(), NULL);
+        assert_int_equal(pack_writer_add(w, &item, NULL), 0);
+    }
+    assert_int_equal(pack_writer_finish(w, false, NULL), 0);
+    assert_int_equal(pack_open(fd, &p, NULL), 0);
+    return p;
+}
+
+struct store {
+    float x[BATCH][FLOATS];
+    float targets[BATCH * CLASSES];
+};
+
+static float *place(void *ctx, int64_t i) {
+    return ((struct store *)ctx)->x[i];
+}
+
+static struct batches *open_batches(struct pack *p, unsigned threads, uint64_t seed) {
+    struct feed_source source = {.pack = p};
+    struct batches_options o = {.batch = BATCH, .seed = seed, .threads = threads};
+    struct batches *b = NULL;
+    struct error err = {0};
+
+    if (batches_open(&source, &input, &o, &b, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(batches_map_classes(b, NULL, CLASSES, &err), 0);
+    return b;
+}
+
+static void read_batch(struct batches *b, int epoch, int64_t k, struct store *ret) {
+    struct error err = {0};
+
+    if (batches_read(b, epoch, k, place, ret, ret->targets, &err) < 0)
+        fail_msg("%s", err.text);
+}
+
+/* Default preprocess: bytes as they are, by 255. */
+static int number_of(const float *x) {
+    return (int)(x[0] * 255 + 0.5f) + 256 * (int)(x[1] * 255 + 0.5f);
+}
+
+static void test_each_picture_comes_once_an_epoch_with_its_label(void **state) {
+    _cleanup_(pack_freep) struct pack *p = make_pack(N, true, -1);
+    _cleanup_(batches_freep) struct batches *b = open_batches(p, 1, 3);
+    int64_t n = batches_per_epoch(b), n_val = (int64_t)batches_val(b)->n;
+    struct store s;
+
+    (void)state;
+    assert_in_range(n_val, N / 20, N / 5);
+    assert_int_equal(n, (N - n_val) / BATCH);
+    for (int epoch = 0; epoch < 3; epoch++) {
+        int seen[N] = {0};
+
+        for (uint64_t i = 0; i < batches_val(b)->n; i++)
+            seen[batches_val(b)->item[i]]++;
+        for (int64_t k = 0; k < n; k++) {
+            read_batch(b, epoch, k, &s);
+            for (int i = 0; i < BATCH; i++) {
+                int number = number_of(s.x[i]);
+
+                assert_in_range(number, 0, N - 1);
+                assert_int_equal(seen[number]++, 0);
+                for (int c = 0; c < CLASSES; c++)
+                    assert_true(s.targets[i * CLASSES + c] == (c == number % CLASSES));
+            }
+        }
+    }
+}
+
+static void test_threads_and_the_beginning_do_not_change_a_byte(void **state) {
+    static const unsigned threads[] = {0, 1, 3, 7};
+    _cleanup_(pack_freep) struct pack *p = make_pack(N, true, -1);
+    _cleanup_(batches_freep) struct batches *first = open_batches(p, 0, 5);
+    int64_t n = batches_per_epoch(first);
+    struct store want, s;
+
+    (void)state;
+    for (size_t t = 0; t < sizeof(threads) / sizeof(threads[0]); t++) {
+        _cleanup_(batches_freep) struct batches *b = open_batches(p, threads[t], 5);
+
+        for (int round = 0; round < 40; round++) { /* in order, with leaps */
+            int64_t at = (round + (round >= 20 ? 37 : 0) - (round >= 30 ? 50 : 0));
+
+            read_batch(b, (int)(at / n), at % n, &s);
+            read_batch(first, (int)(at / n), at % n, &want);
+            assert_memory_equal(&s, &want, sizeof(s));
+        }
+    }
+}
+
+static void test_seed_and_epoch_change_the_order(void **state) {
+    _cleanup_(pack_freep) struct pack *p = make_pack(N, true, -1);
+    _cleanup_(batches_freep) struct batches *a = open_batches(p, 1, 1), *b = open_batches(p, 1, 2);
+    struct store x, y, z;
+
+    (void)state;
+    read_batch(a, 0, 0, &x);
+    read_batch(b, 0, 0, &y);
+    read_batch(a, 1, 0, &z);
+    assert_memory_not_equal(&x, &y, sizeof(x));
+    assert_memory_not_equal(&x, &z, sizeof(x));
+}
+
+static void test_what_cannot_be_read_is_said_by_the_reader(void **state) {
+    _cleanup_(pack_freep) struct pack *p = make_pack(N, true, 77);
+    struct store s;
+
+    (void)state;
+    for (unsigned threads = 0; threads < 4; threads++) {
+        _cleanup_(batches_freep) struct batches *b = open_batches(p, threads, 9);
+        int n_failed = 0;
+
+        for (int64_t k = 0; k < batches_per_epoch(b); k++) {
+            struct error err = {0};
+
+            if (batches_read(b, 0, k, place, &s, s.targets, &err) < 0) {
+                n_failed++;
+                assert_non_null(strstr(err.text, "picture 77 of the split 'train': "));
+            }
+        }
+        assert_in_range(n_failed, 0, 1);
+        if (threads == 0 && n_failed == 0)
+            fail_msg("picture 77 is held out or left over: take another one");
+    }
+}
+
+static void test_labels_are_needed_only_for_targets(void **state) {
+    _cleanup_(pack_freep) struct pack *p = make_pack(N, false, -1);
+    _cleanup_(batches_freep) struct batches *b = open_batches(p, 1, 9);
+    struct error err = {0};
+    struct store s;
+
+    (void)state;
+    assert_int_equal(batches_read(b, 0, 0, place, &s, NULL, &err), 0);
+    assert_int_equal(batches_read(b, 0, 0, place, &s, s.targets, &err), -EBADMSG);
+    assert_string_equal(err.code, "bad_dataset");
+}
+
+static void test_too_few_pictures_are_refused(void **state) {
+    _cleanup_(pack_freep) struct pack *p = make_pack(10, true, -1);
+    struct feed_source source = {.pack = p};
+    struct batches_options o = {.batch = BATCH};
+    struct batches *b = NULL;
+    struct error err = {0};
+
+    (void)state;
+    assert_int_equal(batches_open(&source, &input, &o, &b, &err), -EBADMSG);
+    assert_string_equal(err.code, "bad_dataset");
+    assert_non_null(strstr(err.text, "fewer than a batch of 16"));
+}
+
+int main(void) {
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_each_picture_comes_once_an_epoch_with_its_label),
+        cmocka_unit_test(test_threads_and_the_beginning_do_not_change_a_byte),
+        cmocka_unit_test(test_seed_and_epoch_change_the_order),
+        cmocka_unit_test(test_what_cannot_be_read_is_said_by_the_reader),
+        cmocka_unit_test(test_labels_are_needed_only_for_targets),
+        cmocka_unit_test(test_too_few_pictures_are_refused),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
