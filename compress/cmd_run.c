@@ -13,12 +13,13 @@
 
 struct run {
     const char *recipe, *model, *data, *preprocess, *checkpoint, *output;
-    long threads, seed;
+    long threads, seed, checkpoint_seconds;
 };
 
 static int parse(int argc, char **argv, struct run *r, struct error *err) {
     static const struct option options[] = {
         {"checkpoint", required_argument, NULL, 'c'},
+        {"checkpoint-seconds", required_argument, NULL, 'e'},
         {"data", required_argument, NULL, 'd'},
         {"model", required_argument, NULL, 'm'},
         {"preprocess", required_argument, NULL, 'p'},
@@ -32,6 +33,9 @@ static int parse(int argc, char **argv, struct run *r, struct error *err) {
         switch (c) {
         case 'c': r->checkpoint = optarg; break;
         case 'd': r->data = optarg; break;
+        case 'e':
+            e = command_number("checkpoint-seconds", optarg, 0, 86400, &r->checkpoint_seconds, err);
+            break;
         case 'm': r->model = optarg; break;
         case 'o': r->output = optarg; break;
         case 'p': r->preprocess = optarg; break;
@@ -59,7 +63,11 @@ static int open_samples(const struct run *a, const json_t *steps, struct samples
 
 static int run_recipe(const struct run *a, struct job_io *io, json_t **ret, struct error *err) {
     _cleanup_(samples_done) struct samples samples = {0};
-    struct compress_job job = {.input = a->model, .output = a->output, .seed = (uint64_t)a->seed};
+    struct compress_job job = {.input = a->model,
+        .output = a->output,
+        .seed = (uint64_t)a->seed,
+        .checkpoint = a->checkpoint,
+        .checkpoint_seconds = (int)a->checkpoint_seconds};
     json_t *file = NULL;
     int r = command_read_json(a->recipe, &file, err);
 
@@ -75,7 +83,7 @@ static int run_recipe(const struct run *a, struct job_io *io, json_t **ret, stru
 }
 
 static int run(int argc, char **argv) {
-    struct run a = {.threads = 1};
+    struct run a = {.threads = 1, .checkpoint_seconds = CHECKPOINT_SECONDS};
     struct error err = {0};
     json_t *result = NULL;
     struct job_io io;
@@ -94,7 +102,7 @@ const struct command command_run = {
     .name = "run",
     .arguments =
         "RECIPE.json --model IN.onnx [--data PATH] [--preprocess FILE.json] [--threads N] [--seed N] "
-        "[--checkpoint DIR] -o OUT.onnx",
+        "[--checkpoint DIR [--checkpoint-seconds N]] -o OUT.onnx",
     .summary = "Applies a recipe to a model; PATH is a data set's archive, or an .npy of ready inputs.",
     .run = run,
 };

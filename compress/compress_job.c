@@ -1,6 +1,8 @@
 #include "compress/compress_job.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "compress/recipe.h"
@@ -13,14 +15,20 @@ static void work_done(struct work *w) {
 
 int compress_job_run(const struct compress_job *job, struct job_io *io, json_t **ret, struct error *err) {
     _cleanup_(recipe_freep) struct recipe *recipe = NULL;
-    _cleanup_(work_done) struct work work = {
-        .samples = job->samples, .progress = &io->progress, .seed = job->seed};
+    _cleanup_(work_done) struct work work = {.samples = job->samples,
+        .progress = &io->progress,
+        .seed = job->seed,
+        .checkpoint = job->checkpoint,
+        .checkpoint_seconds = job->checkpoint_seconds,
+        .memory_bytes = job->memory_bytes};
     _cleanup_(closep) int fd = open(job->input, O_RDONLY | O_CLOEXEC);
     json_t *steps = NULL, *layers = NULL;
     int r;
 
     if (fd < 0)
         return error_errno(err, "the model file cannot be opened");
+    if (job->checkpoint && mkdir(job->checkpoint, 0700) < 0 && errno != EEXIST)
+        return error_errno(err, "the folder for checkpoints");
     r = recipe_new(job->steps, &recipe, err);
     if (r == 0)
         r = onnx_read_fd(fd, &work.graph, err);

@@ -1,6 +1,7 @@
 #include "compress/finetune.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 #include "base/cleanup.h"
 #include "compress/learn.h"
@@ -51,7 +52,11 @@ static int check_float(struct graph *g, struct error *err) {
 
 static int apply(
     struct work *work, const void *options, const struct scope *scope, json_t *report, struct error *err) {
-    struct learn_run run = {.seed = work->seed, .progress = work->progress};
+    struct learn_run run = {.seed = work->seed,
+        .progress = work->progress,
+        .checkpoint_seconds = work->checkpoint_seconds,
+        .memory_bytes = work->memory_bytes};
+    char checkpoint[4096];
     int r = check_float(work->graph, err);
 
     if (r == 0 && (scope->exclude || (scope->include && scope->include[0])))
@@ -66,6 +71,12 @@ static int apply(
     if (r < 0)
         return r;
     run.source = work->samples->source;
+    if (work->checkpoint) {
+        if (snprintf(checkpoint, sizeof(checkpoint), "%s/step%zu", work->checkpoint, work->step) >=
+            (int)sizeof(checkpoint))
+            return error_set(err, -ENAMETOOLONG, "the path of the checkpoint is too long");
+        run.checkpoint = checkpoint;
+    }
     return learn(work->graph, &run, options, report, err);
 }
 

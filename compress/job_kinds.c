@@ -99,7 +99,11 @@ static int open_samples(const json_t *job, const char *input, const json_t *step
 
 static int run_compress(const json_t *job, struct job_io *io, json_t **ret, struct error *err) {
     struct compress_job c = {.seed = (uint64_t)json_integer_value(json_object_get(job, "seed")),
-        .parent_digest = json_string_value(json_object_get(job, "parent_digest"))};
+        .parent_digest = json_string_value(json_object_get(job, "parent_digest")),
+        .checkpoint = json_string_value(json_object_get(job, "checkpoint")),
+        .checkpoint_seconds = CHECKPOINT_SECONDS,
+        .memory_bytes =
+            (uint64_t)json_integer_value(json_object_get(json_object_get(job, "limits"), "memory_bytes"))};
     _cleanup_(samples_done) struct samples samples = {0};
     json_t *steps = NULL, *verdicts = json_array();
     int r = job_string(job, "input", &c.input, err);

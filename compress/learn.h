@@ -14,7 +14,7 @@
 struct learn_options {
     int loss, optimizer, schedule, batch_norm; /* indices of the choices below */
     int epochs, batch;
-    double lr, warmup, momentum, weight_decay, label_smoothing, clip;
+    double lr, warmup, momentum, weight_decay, label_smoothing, clip, ema;
     bool nesterov;
 };
 
@@ -27,19 +27,30 @@ extern const char *const learn_losses[], *const learn_optimizers[], *const learn
 /* The rows of struct learn_options. */
 extern const struct param_table learn_table;
 
+/* Learning what another network answers, beside the labels or without them. */
+struct learn_distil {
+    const struct graph *teacher; /* of the same input and classes */
+    double weight;               /* share of the teacher's part; with labels */
+    double temperature;
+    bool labels;
+};
+
 /* What a training has around it. */
 struct learn_run {
     const struct feed_source *source; /* labelled pictures */
     uint64_t seed;
-    const struct progress *progress; /* may be NULL */
-    const char *checkpoint;          /* file to go on from and to write; NULL: none */
-    uint64_t memory_bytes;           /* most that training may take; 0: any */
+    const struct progress *progress;   /* may be NULL */
+    const struct learn_distil *distil; /* NULL: labels alone */
+    const char *checkpoint; /* begin of the names of the files to go on from and to write; NULL: none */
+    int checkpoint_seconds; /* at least so often within an epoch; 0: after every step */
+    uint64_t memory_bytes;  /* most that training may take; 0: any */
 };
 
 /* Trains `g` (constants folded, weights float) in place. `report` gets "epochs", one object each, and
  * "first_losses", of the first 20 steps (whether two trainings are the same one shows there first). Errors:
  * no_train_split, bad_dataset, classes_do_not_match, not_a_classifier, unsupported_operator (of a node
- * without gradient), method_not_applicable (the loss is not finite), cancelled: `g` is as it was. */
+ * without gradient), method_not_applicable (the loss is no number, also with half the learning rate),
+ * memory_budget, disk_budget, cancelled: `g` is as it was. */
 int learn(struct graph *g, const struct learn_run *run, const struct learn_options *o, json_t *report,
     struct error *err);
 

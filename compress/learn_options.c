@@ -114,6 +114,16 @@ static const struct param rows[] = {
         .source = "Pascanu et al. 2013, On the difficulty of training recurrent neural networks",
     },
     {
+        .name = "ema",
+        .type = PARAM_REAL,
+        .at = offsetof(struct learn_options, ema),
+        .min = 0,
+        .max = 0.99999,
+        .dflt = "0",
+        .doc = "decay of the moving average of the weights that is the result; 0: the last weights are",
+        .source = "Polyak and Juditsky 1992; Tan and Le 2019",
+    },
+    {
         .name = "batch_norm",
         .type = PARAM_ENUM,
         .at = offsetof(struct learn_options, batch_norm),

@@ -28,6 +28,10 @@ struct work {
     const struct samples *samples; /* calibration data; NULL: none given */
     const struct progress *progress;
     uint64_t seed;
+    const char *checkpoint; /* folder for what a long step may go on from, of this job alone; NULL: none */
+    int checkpoint_seconds; /* at least so often; 0: whenever it can be */
+    uint64_t memory_bytes;  /* most that a step may take; 0: any */
+    size_t step;            /* of the recipe */
 };
 
 /* What a step would do, or did, to one layer: the dry run and the report. */

@@ -374,6 +374,7 @@ int recipe_run(
 
         if (io)
             job_io_step(io, (int)i, (int)r->n, r->step[i].method->name);
+        work->step = i;
         json_object_set_new(report, "method", json_string(r->step[i].method->name));
         json_object_set_new(report, "options", param_json(r->step[i].method->options, r->step[i].options));
         e = run_step(&r->step[i], work, parent, report, err);
