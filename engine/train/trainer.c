@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "engine/hugemem.h"
 #include "engine/train/trainer_priv.h"
 
@@ -30,6 +31,7 @@ struct trainer *trainer_free(struct trainer *t) {
     lanes_free(t);
     if (t->kept)
         hugemem_free(t->kept, (size_t)t->tape.n_grad * sizeof(float));
+    free(t->us);
     tape_done(&t->tape);
     free(t);
     return NULL;
@@ -179,11 +181,14 @@ static void run_lane(void *ctx, unsigned lane) {
     }
     for (size_t i = c->first; i < c->last; i++) {
         const struct tape_item *item = &c->t->tape.program[i];
+        double begin = c->t->us ? clock_now_us() : 0;
 
         if (item->pass == TAPE_LOSS)
             run_loss(c, lane);
         else
             run_item(c, item, lane);
+        if (c->t->us)
+            c->t->us[lane * c->t->tape.n_items + i] += clock_now_us() - begin;
     }
 }
 

@@ -82,6 +82,15 @@ int64_t trainer_n_gradients(const struct trainer *t);
  * memory is short) and nothing was moved. */
 bool trainer_move(struct trainer *t, struct pool *pool, struct optim *o, float lr);
 
+/* Where the time goes. From trainer_watch() on, every run adds to each step's sums over all lanes. */
+struct trainer_step {
+    const char *kernel, *op, *id; /* of the training kernel, the operator, the node */
+    double forward_us, backward_us;
+};
+int trainer_watch(struct trainer *t, struct error *err);
+size_t trainer_n_steps(const struct trainer *t);
+void trainer_step(const struct trainer *t, size_t i, struct trainer_step *ret);
+
 /* Puts the parameters into `g` (the graph or a clone of it), which copies them. */
 int trainer_save(const struct trainer *t, struct graph *g, struct error *err);
 

@@ -17,6 +17,7 @@ struct trainer {
     double loss[TRAINER_MAX_LANES];  /* sums */
     float *kept;                     /* sum of the gradients that were kept apart; NULL: never */
     int n_kept;                      /* minibatches in that sum */
+    double *us;                      /* [lanes][program] when watched */
 };
 
 /* Sums the lanes' gradients of the parameters into the first lane's, in order. */
