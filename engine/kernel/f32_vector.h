@@ -1,13 +1,17 @@
 /* Vectors of floats for bodies that are compiled once for each instruction set: a file NAME_avx512.c or
- * NAME_avx2.c defines F32_LANES (16 or 8) and includes this header and then the body. Products are fused by
- * hand, so that the compiler's habits do not decide the bits (-ffp-contract=off). */
+ * NAME_avx2.c defines F32_LANES (16 or 8) and includes this header and then the body; NAME_plain.c, where
+ * there is one, defines 4 and gets what any processor has. Products are fused by hand, so that the compiler's
+ * habits do not decide the bits (-ffp-contract=off). */
 #ifndef ENGINE_KERNEL_F32_VECTOR_H
 #define ENGINE_KERNEL_F32_VECTOR_H
 
-#include <immintrin.h>
 #include <stdint.h>
 
 #include "engine/kernel/isa.h"
+
+#if F32_LANES > 4
+#include <immintrin.h>
+#endif
 
 #if F32_LANES == 16
 
@@ -55,8 +59,28 @@ F32_INLINE f32v f32_max(f32v a, f32v b) {
 F32_INLINE f32v f32_min(f32v a, f32v b) {
     return _mm512_min_ps(a, b);
 }
+F32_INLINE f32v f32_div(f32v a, f32v b) {
+    return _mm512_div_ps(a, b);
+}
+F32_INLINE f32v f32_sqrt(f32v a) {
+    return _mm512_sqrt_ps(a);
+}
+/* v where low < x < high, else 0. */
+F32_INLINE f32v f32_inside(f32v v, f32v x, f32v low, f32v high) {
+    __mmask16 above = _mm512_cmp_ps_mask(x, low, _CMP_GT_OQ);
 
-#else
+    return _mm512_maskz_mov_ps(_mm512_mask_cmp_ps_mask(above, x, high, _CMP_LT_OQ), v);
+}
+/* sum[i] += v[i] */
+F32_INLINE void f32_add_to(double *sum, f32v v) {
+    __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(v)),
+            high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
+
+    _mm512_storeu_pd(sum, _mm512_add_pd(_mm512_loadu_pd(sum), low));
+    _mm512_storeu_pd(sum + 8, _mm512_add_pd(_mm512_loadu_pd(sum + 8), high));
+}
+
+#elif F32_LANES == 8
 
 #define F32_TARGET KERNEL_AVX2
 #define F32_INLINE KERNEL_INLINE KERNEL_AVX2
@@ -100,6 +124,96 @@ F32_INLINE f32v f32_max(f32v a, f32v b) {
 }
 F32_INLINE f32v f32_min(f32v a, f32v b) {
     return _mm256_min_ps(a, b);
+}
+F32_INLINE f32v f32_div(f32v a, f32v b) {
+    return _mm256_div_ps(a, b);
+}
+F32_INLINE f32v f32_sqrt(f32v a) {
+    return _mm256_sqrt_ps(a);
+}
+F32_INLINE f32v f32_inside(f32v v, f32v x, f32v low, f32v high) {
+    f32v above = _mm256_cmp_ps(x, low, _CMP_GT_OQ), below = _mm256_cmp_ps(x, high, _CMP_LT_OQ);
+
+    return _mm256_and_ps(_mm256_and_ps(above, below), v);
+}
+F32_INLINE void f32_add_to(double *sum, f32v v) {
+    __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(v)),
+            high = _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1));
+
+    _mm256_storeu_pd(sum, _mm256_add_pd(_mm256_loadu_pd(sum), low));
+    _mm256_storeu_pd(sum + 4, _mm256_add_pd(_mm256_loadu_pd(sum + 4), high));
+}
+
+#else
+
+#include <math.h>
+#include <string.h>
+
+#define F32_TARGET
+#define F32_INLINE KERNEL_INLINE
+typedef float f32v __attribute__((vector_size(16)));
+typedef int32_t f32_bits __attribute__((vector_size(16)));
+
+F32_INLINE f32v f32_load(const float *p) {
+    f32v v;
+
+    memcpy(&v, p, sizeof(v));
+    return v;
+}
+F32_INLINE void f32_store(float *p, f32v v) {
+    memcpy(p, &v, sizeof(v));
+}
+F32_INLINE f32v f32_load_some(const float *p, int64_t n) {
+    f32v v = {0};
+
+    for (int i = 0; i < n; i++)
+        v[i] = p[i];
+    return v;
+}
+F32_INLINE void f32_store_some(float *p, f32v v, int64_t n) {
+    for (int i = 0; i < n; i++)
+        p[i] = v[i];
+}
+F32_INLINE f32v f32_set(float x) {
+    return (f32v){x, x, x, x};
+}
+F32_INLINE f32v f32_add(f32v a, f32v b) {
+    return a + b;
+}
+F32_INLINE f32v f32_sub(f32v a, f32v b) {
+    return a - b;
+}
+F32_INLINE f32v f32_mul(f32v a, f32v b) {
+    return a * b;
+}
+/* In two roundings: fusing is a call where the processor cannot. */
+F32_INLINE f32v f32_fma(f32v a, f32v b, f32v c) {
+    return a * b + c;
+}
+F32_INLINE f32v f32_fnma(f32v a, f32v b, f32v c) {
+    return c - a * b;
+}
+F32_INLINE f32v f32_choose(f32_bits which, f32v a, f32v b) {
+    return (f32v)((which & (f32_bits)a) | (~which & (f32_bits)b));
+}
+F32_INLINE f32v f32_max(f32v a, f32v b) {
+    return f32_choose(a > b, a, b);
+}
+F32_INLINE f32v f32_min(f32v a, f32v b) {
+    return f32_choose(a < b, a, b);
+}
+F32_INLINE f32v f32_div(f32v a, f32v b) {
+    return a / b;
+}
+F32_INLINE f32v f32_sqrt(f32v a) {
+    return (f32v){sqrtf(a[0]), sqrtf(a[1]), sqrtf(a[2]), sqrtf(a[3])};
+}
+F32_INLINE f32v f32_inside(f32v v, f32v x, f32v low, f32v high) {
+    return (f32v)((f32_bits)v & (x > low) & (x < high));
+}
+F32_INLINE void f32_add_to(double *sum, f32v v) {
+    for (int i = 0; i < 4; i++)
+        sum[i] += (double)v[i];
 }
 
 #endif

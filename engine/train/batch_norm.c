@@ -1,5 +1,6 @@
-/* BatchNormalization (Ioffe and Szegedy 2015): with the statistics of the minibatch, over all lanes, or with
- * the running ones. Backward of the first, with N elements a channel and xh = (x - mean) / deviation:
+/* BatchNormalization (Ioffe and Szegedy 2015), and in the same passes what stands behind it: an addition, a
+ * clamp. With the statistics of the minibatch, over all lanes, or with the running ones. Backward of the
+ * first, with N elements a channel and xh = (x - mean) / deviation:
  *
  *   dx = gamma / deviation (dy - (sum of dy + xh sum of dy xh) / N)                     (their section 3)  */
 #include <errno.h>
@@ -8,19 +9,24 @@
 #include <string.h>
 
 #include "engine/ops/norm.h"
+#include "engine/train/norm_rows.h"
 #include "engine/train/rows.h"
-
-#define BLOCK 64 /* rows summed in floats before they go into doubles */
 
 struct train_state {
     int64_t rows, c; /* of a lane: pixels, channels */
     unsigned n_lanes;
     float epsilon, momentum;
     bool uses_batch_stats;
+    struct train_tail tail;
+    const struct norm_rows *passes;
 };
 
 static bool batch_norm_fits(const struct train_layer *l) {
     return l->in[0]->dtype == DT_F32 && l->in[0]->shape.rank >= 2 && train_count(&l->in[0]->shape) > 0;
+}
+
+static bool is_clamped(const struct train_tail *t) {
+    return isfinite(t->low) || isfinite(t->high);
 }
 
 /* Two sums a channel, of each lane and, for backward, once more; then mean and 1 / deviation of a lane's own
@@ -38,9 +44,14 @@ static int batch_norm_prepare(
     s->epsilon = p->epsilon;
     s->momentum = l->momentum;
     s->uses_batch_stats = l->uses_batch_stats;
+    s->tail = l->tail;
+    s->passes = norm_rows_for(l->cpu);
     needs->shared = (size_t)s->c * 4 * l->n_lanes * sizeof(double);
     needs->saved = (size_t)s->c * 2 * sizeof(float);
-    needs->scratch = (size_t)s->c * 4 * sizeof(float);
+    needs->scratch = (size_t)s->c * 5 * sizeof(float);
+    needs->saves_out =
+        l->tail.residual >= 0 && is_clamped(&l->tail); /* without, x tells what was let through */
+    needs->in_place = l->tail.residual >= 0 ? l->tail.residual : 0;
     *ret = s;
     return 0;
 }
@@ -53,29 +64,6 @@ static struct train_state *batch_norm_done(struct train_state *s) {
 static double *sums_of(
     const struct train_state *s, const struct train_io *io, unsigned lane, bool is_backward) {
     return (double *)io->shared + ((size_t)is_backward * s->n_lanes + lane) * 2 * (size_t)s->c;
-}
-
-static void flush(const float *block, double *sum, int64_t n) {
-    for (int64_t c = 0; c < n; c++)
-        sum[c] += (double)block[c];
-}
-
-/* Sums of x and of x², in blocks. */
-static void sum_forward(const struct train_state *s, const struct train_io *io) {
-    double *sum = sums_of(s, io, io->lane, false);
-    float *a = io->scratch, *b = a + s->c;
-    const float *x = io->in[0];
-
-    memset(sum, 0, (size_t)s->c * 2 * sizeof(*sum));
-    for (int64_t r0 = 0; r0 < s->rows; r0 += BLOCK) {
-        memset(a, 0, (size_t)s->c * 2 * sizeof(*a));
-        for (int64_t r = r0; r < s->rows && r < r0 + BLOCK; r++, x += s->c)
-            for (int64_t c = 0; c < s->c; c++) {
-                a[c] += x[c];
-                b[c] += x[c] * x[c];
-            }
-        flush(a, sum, 2 * s->c);
-    }
 }
 
 /* Mean and 1 / deviation, the same in every lane. */
@@ -109,49 +97,44 @@ static void find_stats(const struct train_state *s, const struct train_io *io) {
     }
 }
 
-static void normalise(const struct train_state *s, const struct train_io *io) {
+/* y = scale x + shift: the same bits forward and backward. */
+static void find_lines(const struct train_state *s, const struct train_io *io, float *scale, float *shift) {
     const float *mean = io->saved, *inverse = mean + s->c, *gamma = io->in[1], *beta = io->in[2];
-    float *scale = io->scratch, *shift = scale + s->c, *y = io->out[0];
-    const float *x = io->in[0];
 
     for (int64_t c = 0; c < s->c; c++) {
         scale[c] = gamma[c] * inverse[c];
         shift[c] = beta[c] - mean[c] * scale[c];
     }
-    for (int64_t r = 0; r < s->rows; r++, x += s->c, y += s->c)
-        for (int64_t c = 0; c < s->c; c++)
-            y[c] = x[c] * scale[c] + shift[c];
 }
 
 static void batch_norm_forward(const struct train_state *s, const struct train_io *io, int phase) {
-    if (phase == 0) {
-        if (s->uses_batch_stats)
-            sum_forward(s, io);
-        return;
+    float *scale = io->scratch, *shift = scale + s->c;
+    double *sum = sums_of(s, io, io->lane, false);
+    struct norm_forward f = {.rows = s->rows,
+        .c = s->c,
+        .x = io->in[0],
+        .scale = scale,
+        .shift = shift,
+        .residual = s->tail.residual >= 0 ? io->in[s->tail.residual] : NULL,
+        .low = s->tail.low,
+        .high = s->tail.high,
+        .y = io->out[0]};
+
+    if (phase > 0) {
+        find_stats(s, io);
+        find_lines(s, io, scale, shift);
+        s->passes->apply(&f);
+    } else if (s->uses_batch_stats) {
+        memset(sum, 0, (size_t)s->c * 2 * sizeof(*sum));
+        s->passes->sum(&f, sum);
     }
-    find_stats(s, io);
-    normalise(s, io);
 }
 
-/* Sums of dy and of dy xh: the lane's gradients of beta and gamma. */
-static void sum_backward(const struct train_state *s, const struct train_io *io) {
-    const float *mean = io->saved, *inverse = mean + s->c, *x = io->in[0], *dy = io->d_out[0];
-    double *sum = sums_of(s, io, io->lane, true);
-    float *a = io->scratch, *b = a + s->c;
+/* Of one lane. sum: of dz and of dz xh. */
+static void give_lines(const struct train_state *s, const struct train_io *io, const double *sum) {
+    float *d_gamma = io->d_in[1], *d_beta = io->d_in[2];
 
-    memset(sum, 0, (size_t)s->c * 2 * sizeof(*sum));
-    for (int64_t r0 = 0; r0 < s->rows; r0 += BLOCK) {
-        memset(a, 0, (size_t)s->c * 2 * sizeof(*a));
-        for (int64_t r = r0; r < s->rows && r < r0 + BLOCK; r++, x += s->c, dy += s->c)
-            for (int64_t c = 0; c < s->c; c++) {
-                a[c] += dy[c];
-                b[c] += dy[c] * (x[c] - mean[c]) * inverse[c];
-            }
-        flush(a, sum, 2 * s->c);
-    }
     for (int64_t c = 0; c < s->c; c++) {
-        float *d_gamma = io->d_in[1], *d_beta = io->d_in[2];
-
         if (d_gamma)
             d_gamma[c] = (io->adds[1] ? d_gamma[c] : 0) + (float)sum[s->c + c];
         if (d_beta)
@@ -159,11 +142,10 @@ static void sum_backward(const struct train_state *s, const struct train_io *io)
     }
 }
 
-/* dx = k dy + a x + b, a line a channel. */
-static void spread(const struct train_state *s, const struct train_io *io) {
-    const float *mean = io->saved, *inverse = mean + s->c, *gamma = io->in[1], *x = io->in[0];
-    const float *dy = io->d_out[0];
-    float *k = io->scratch, *a = k + s->c, *b = a + s->c, *dx = io->d_in[0];
+/* dx = k dz + a x + b, a line a channel. */
+static void find_spread(
+    const struct train_state *s, const struct train_io *io, float *k, float *a, float *b) {
+    const float *mean = io->saved, *inverse = mean + s->c, *gamma = io->in[1];
     double n = (double)s->rows * s->n_lanes;
 
     for (int64_t c = 0; c < s->c; c++) {
@@ -178,21 +160,51 @@ static void spread(const struct train_state *s, const struct train_io *io) {
         a[c] = (float)slope;
         b[c] = (float)(-(double)k[c] * sum / n - slope * (double)mean[c]);
     }
-    if (!io->adds[0])
-        for (int64_t r = 0; r < s->rows; r++, x += s->c, dy += s->c, dx += s->c)
-            for (int64_t c = 0; c < s->c; c++)
-                dx[c] = k[c] * dy[c] + (a[c] * x[c] + b[c]);
-    else
-        for (int64_t r = 0; r < s->rows; r++, x += s->c, dy += s->c, dx += s->c)
-            for (int64_t c = 0; c < s->c; c++)
-                dx[c] += k[c] * dy[c] + (a[c] * x[c] + b[c]);
 }
 
+/* The residual's gradient is dz itself: the first pass writes it there, unless a sum is there already. The
+ * second then reads it instead of dy. */
 static void batch_norm_backward(const struct train_state *s, const struct train_io *io, int phase) {
-    if (phase == 0)
-        sum_backward(s, io);
-    else if (io->d_in[0])
-        spread(s, io);
+    const float *mean = io->saved, *inverse = mean + s->c;
+    float *scale = io->scratch, *shift = scale + s->c, *k = shift + s->c, *a = k + s->c, *b = a + s->c;
+    double *sum = sums_of(s, io, io->lane, true);
+    float *residual = s->tail.residual >= 0 ? io->d_in[s->tail.residual] : NULL;
+    bool writes_dz = residual && !io->adds[s->tail.residual];
+    struct norm_backward f = {.rows = s->rows,
+        .c = s->c,
+        .x = io->in[0],
+        .y = s->tail.residual >= 0 ? io->out[0] : NULL,
+        .dy = io->d_out[0],
+        .scale = scale,
+        .shift = shift,
+        .low = s->tail.low,
+        .high = s->tail.high,
+        .mean = mean};
+
+    find_lines(s, io, scale, shift);
+    if (phase == 0) {
+        f.dz = writes_dz ? residual : NULL;
+        memset(sum, 0, (size_t)s->c * 2 * sizeof(*sum));
+        s->passes->sum_back(&f, sum);
+        for (int64_t c = 0; c < s->c; c++)
+            sum[s->c + c] *= (double)inverse[c];
+        give_lines(s, io, sum);
+        return;
+    }
+    if (writes_dz) {
+        f.dy = residual;
+        f.low = -HUGE_VALF;
+        f.high = HUGE_VALF;
+    }
+    find_spread(s, io, k, a, b);
+    f.k = k;
+    f.a = a;
+    f.b = b;
+    f.dx = io->d_in[0];
+    f.adds = io->adds[0];
+    f.residual = writes_dz ? NULL : residual;
+    if (f.dx || f.residual)
+        s->passes->spread(&f);
 }
 
 const struct train_kernel train_batch_norm = {
@@ -206,4 +218,6 @@ const struct train_kernel train_batch_norm = {
     .backward = batch_norm_backward,
     .done = batch_norm_done,
     .saves_in = true,
+    .is_in_place = true,
+    .takes_tail = true,
 };

@@ -1,6 +1,7 @@
 #include "engine/train/kernel.h"
 
 #include <errno.h>
+#include <math.h>
 #include <string.h>
 
 #include "engine/train/rows.h"
@@ -19,6 +20,10 @@ const struct train_kernel *const train_kernel_table[] = {
 };
 const size_t train_kernel_table_size = sizeof(train_kernel_table) / sizeof(*train_kernel_table);
 
+static bool has_tail(const struct train_layer *l) {
+    return l->tail.residual >= 0 || isfinite(l->tail.low) || isfinite(l->tail.high);
+}
+
 static bool runs_op(const struct train_kernel *k, const char *op_type) {
     if (!k->op_types)
         return true;
@@ -35,7 +40,8 @@ int train_kernel_pick(const struct train_layer *l, const struct train_kernel **r
         struct error e = {0};
         int r;
 
-        if ((l->reference && k != &train_reference) || !runs_op(k, l->node->op_type) || !k->fits(l))
+        if ((l->reference && k != &train_reference) || !runs_op(k, l->node->op_type) ||
+            (has_tail(l) && !k->takes_tail) || !k->fits(l))
             continue;
         *needs = (struct train_needs){0};
         r = k->prepare(l, ret, needs, &e);

@@ -17,11 +17,18 @@
 #ifndef ENGINE_TRAIN_KERNEL_H
 #define ENGINE_TRAIN_KERNEL_H
 
+#include "engine/cpu.h"
 #include "engine/graph.h"
 #include "engine/onednn.h"
 #include "engine/ops.h"
 
 #define TRAIN_MAX_IO 64
+
+/* What stands behind a node and is done in the same passes (rows with takes_tail). */
+struct train_tail {
+    int residual;    /* index in in[] of what is added to the output, -1: nothing */
+    float low, high; /* the sum is clamped to these; infinite: not */
+};
 
 /* A node at a lane's shapes: what fits() and prepare() see. */
 struct train_layer {
@@ -35,6 +42,8 @@ struct train_layer {
     bool uses_batch_stats; /* batch norm normalises by the minibatch's own mean and variance */
     float momentum;        /* … and keeps this share of the running ones */
     unsigned n_lanes;
+    struct train_tail tail;
+    const struct cpu *cpu;
     bool reference; /* only the row that is so called */
     const struct onednn *onednn;
 };
@@ -44,6 +53,8 @@ struct train_needs {
     size_t scratch; /* a lane's, within one phase */
     size_t saved;   /* a lane's, from forward to backward */
     size_t shared;  /* all lanes' together, as long as the trainer lives */
+    bool saves_out; /* backward of this layer reads out[], whatever the row says */
+    int in_place;   /* the input that is_in_place speaks of */
 };
 
 /* Memory of one lane. */
@@ -75,6 +86,7 @@ struct train_kernel {
     struct train_state *(*done)(struct train_state *s);
     bool saves_in, saves_out; /* what backward reads of in[] (not parameters) and out[] */
     bool is_in_place;         /* out[0] may be the memory of in[0], d_in[0] of d_out[0] */
+    bool takes_tail;          /* knows train_layer.tail */
 };
 
 extern const struct train_kernel *const train_kernel_table[];

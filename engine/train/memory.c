@@ -29,8 +29,8 @@ static void find_spans(struct tape *t) {
     for (int i = n - 1; i >= 0; i--) { /* from behind: what comes back is known before its maker */
         struct tape_step *s = &t->step[i];
 
-        for (int k = 0; k < s->node->n_in; k++) {
-            struct tape_value *v = s->node->in[k] < 0 ? NULL : &t->value[s->node->in[k]];
+        for (int k = 0; k < s->n_in; k++) {
+            struct tape_value *v = s->in[k] < 0 ? NULL : &t->value[s->in[k]];
 
             if (!v || !v->is_lane)
                 continue;
@@ -40,13 +40,13 @@ static void find_spans(struct tape *t) {
             if (s->wants[k])
                 extend(&v->d_span, 2 * n - i);
         }
-        for (int k = 0; k < s->node->n_out; k++) {
-            struct tape_value *v = s->node->out[k] < 0 ? NULL : &t->value[s->node->out[k]];
+        for (int k = 0; k < s->n_out; k++) {
+            struct tape_value *v = s->out[k] < 0 ? NULL : &t->value[s->out[k]];
 
             if (!v)
                 continue;
             extend(&v->span, i);
-            if (s->kernel->saves_out)
+            if (s->kernel->saves_out || s->needs.saves_out)
                 extend(&v->span, 2 * n - i);
             if (v->d_span.first >= 0)
                 extend(&v->d_span, 2 * n - i);
@@ -72,7 +72,7 @@ static void share(struct tape *t) {
 
     for (int i = 0; i < n; i++) {
         struct tape_step *s = &t->step[i];
-        int v = s->node->n_in ? s->node->in[0] : -1, y = s->node->out[0];
+        int v = s->n_in ? s->in[s->needs.in_place] : -1, y = s->out[0];
 
         if (!s->kernel->is_in_place || v < 0 || y < 0 || !t->value[v].is_lane || v == t->input ||
             lane_bytes(&t->value[v]) != lane_bytes(&t->value[y]))
@@ -86,9 +86,9 @@ static void share(struct tape *t) {
     }
     for (int i = n - 1; i >= 0; i--) {
         struct tape_step *s = &t->step[i];
-        int v = s->node->n_in ? s->node->in[0] : -1, y = s->node->out[0];
+        int k = s->needs.in_place, v = s->n_in ? s->in[k] : -1, y = s->out[0];
 
-        if (!s->kernel->is_in_place || v < 0 || y < 0 || !t->value[v].is_lane || !s->wants[0] || s->adds[0] ||
+        if (!s->kernel->is_in_place || v < 0 || y < 0 || !t->value[v].is_lane || !s->wants[k] || s->adds[k] ||
             lane_bytes(&t->value[v]) != lane_bytes(&t->value[y]) || t->value[y].d_span.first < 0)
             continue;
         int root = root_of(t, y, true);

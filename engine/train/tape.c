@@ -1,6 +1,7 @@
 #include "engine/train/tape.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -111,43 +112,74 @@ static int find_params(struct tape *t, const bool *is_needed, struct error *err)
 
 /* ---- steps ---- */
 
-static void fill_layer(const struct tape *t, const struct trainer_options *o, const struct node *n,
-    const bool *wants, const struct tensor **in, struct tensor *out, bool *is_param,
-    struct train_layer *ret) {
-    for (int i = 0; i < n->n_in; i++) {
-        in[i] = n->in[i] < 0 ? NULL : &t->value[n->in[i]].t;
-        is_param[i] = n->in[i] >= 0 && t->value[n->in[i]].param >= 0;
+static void fill_layer(const struct tape *t, const struct trainer_options *o, const struct tape_step *s,
+    const struct tensor **in, struct tensor *out, bool *is_param, struct train_layer *ret) {
+    for (int i = 0; i < s->n_in; i++) {
+        in[i] = s->in[i] < 0 ? NULL : &t->value[s->in[i]].t;
+        is_param[i] = s->in[i] >= 0 && t->value[s->in[i]].param >= 0;
     }
-    for (int i = 0; i < n->n_out; i++)
-        out[i] = n->out[i] < 0 ? (struct tensor){0} : t->value[n->out[i]].t;
+    for (int i = 0; i < s->n_out; i++)
+        out[i] = s->out[i] < 0 ? (struct tensor){0} : t->value[s->out[i]].t;
     *ret = (struct train_layer){.graph = t->graph,
-        .node = n,
-        .n_in = n->n_in,
-        .n_out = n->n_out,
+        .node = s->node,
+        .n_in = s->n_in,
+        .n_out = s->n_out,
         .in = in,
         .out = out,
-        .wants = wants,
+        .wants = s->wants,
         .is_param = is_param,
         .uses_batch_stats = o->uses_batch_stats,
         .momentum = o->momentum > 0 ? o->momentum : 0.9f,
         .n_lanes = o->lanes,
+        .cpu = &t->cpu,
         .reference = o->reference,
         .onednn = t->onednn};
 }
 
 /* A gradient is wanted of what depends on a parameter. */
-static bool decide_wants(struct tape *t, const struct node *n, bool *wants) {
+static bool decide_wants(struct tape *t, struct tape_step *s) {
     bool any = false;
 
-    for (int i = 0; i < n->n_in; i++) {
-        wants[i] = n->in[i] >= 0 && t->value[n->in[i]].wants && !(n->op->stats & 1u << (i & 31));
-        any |= wants[i];
+    for (int i = 0; i < s->n_in; i++) {
+        s->wants[i] = s->in[i] >= 0 && t->value[s->in[i]].wants && !(s->node->op->stats & 1u << (i & 31));
+        any |= s->wants[i];
     }
     return any;
 }
 
-static int add_step(
-    struct tape *t, const struct trainer_options *o, const struct node *n, struct error *err) {
+/* What the step reads and writes: the node's, then what its tail adds. */
+static int step_new(
+    const struct node *n, const struct tape_tail *tail, const struct graph *g, struct tape_step *ret) {
+    *ret = (struct tape_step){.node = n, .n_in = n->n_in + (tail->other >= 0), .n_out = n->n_out};
+    ret->in = calloc((size_t)(ret->n_in + ret->n_out) + 1, sizeof(*ret->in));
+    ret->wants = calloc(2 * (size_t)ret->n_in + 1, sizeof(bool));
+    if (!ret->in || !ret->wants)
+        return -ENOMEM;
+    ret->adds = ret->wants + ret->n_in;
+    ret->out = ret->in + ret->n_in;
+    for (int i = 0; i < n->n_in; i++)
+        ret->in[i] = n->in[i];
+    for (int i = 0; i < n->n_out; i++)
+        ret->out[i] = n->out[i];
+    if (tail->other >= 0)
+        ret->in[n->n_in] = tail->other;
+    if (tail->head >= 0)
+        ret->out[0] = g->nodes[tail->last].out[0];
+    return 0;
+}
+
+static void step_done(struct tape_step *s) {
+    if (s->state)
+        s->kernel->done(s->state);
+    if (s->shared)
+        hugemem_free(s->shared, s->needs.shared);
+    free(s->in);
+    free(s->wants);
+}
+
+/* Node i, or the nodes that are done in one step and of which it is the last. */
+static int add_step(struct tape *t, const struct trainer_options *o, const struct node *n,
+    const struct tape_tail *tail, struct error *err) {
     struct tape_step *s = &t->step[t->n_steps];
     const struct tensor *in[TRAIN_MAX_IO];
     struct tensor out[TRAIN_MAX_IO];
@@ -155,43 +187,47 @@ static int add_step(
     struct train_layer l;
     int r;
 
-    if (n->n_in > TRAIN_MAX_IO || n->n_out > TRAIN_MAX_IO)
+    if (n->n_in >= TRAIN_MAX_IO || n->n_out > TRAIN_MAX_IO)
         return error_code(err, -EOPNOTSUPP, "unsupported_operator",
-            "node '%s' has more than %d inputs or outputs", n->id, TRAIN_MAX_IO);
-    *s = (struct tape_step){.node = n};
-    s->wants = calloc(2 * (size_t)n->n_in + 1, sizeof(bool));
-    if (!s->wants)
+            "node '%s' has %d inputs or more, or more outputs", n->id, TRAIN_MAX_IO);
+    t->n_steps++; /* tape_done() frees it from here on */
+    if (step_new(n, tail, t->graph, s) < 0)
         return error_oom(err);
-    s->adds = s->wants + n->n_in;
-    any = decide_wants(t, n, s->wants);
-    fill_layer(t, o, n, s->wants, in, out, is_param, &l);
+    any = decide_wants(t, s);
+    fill_layer(t, o, s, in, out, is_param, &l);
+    l.tail = (struct train_tail){tail->other >= 0 ? n->n_in : -1, tail->low, tail->high};
     r = train_kernel_pick(&l, &s->kernel, &s->state, &s->needs, err);
-    if (r < 0) {
-        free(s->wants);
-        s->wants = NULL;
+    if (r < 0)
         return error_prefix(err, r, "node '%s'", n->id);
-    }
-    for (int i = 0; i < n->n_out; i++) {
-        if (n->out[i] < 0)
+    for (int i = 0; i < s->n_out; i++) {
+        if (s->out[i] < 0)
             continue;
-        t->value[n->out[i]].is_lane = true;
-        t->value[n->out[i]].wants = any;
-        t->value[n->out[i]].producer = t->n_steps;
+        t->value[s->out[i]].is_lane = true;
+        t->value[s->out[i]].wants = any;
+        t->value[s->out[i]].producer = t->n_steps - 1;
     }
-    t->n_steps++;
     s->shared = s->needs.shared ? hugemem_new(s->needs.shared) : NULL;
     return s->needs.shared && !s->shared ? error_oom(err) : 0;
 }
 
-static int add_steps(
-    struct tape *t, const struct trainer_options *o, const bool *is_needed, struct error *err) {
+static int add_steps(struct tape *t, const struct trainer_options *o, bool *is_needed, struct error *err) {
+    static const struct tape_tail no_tail = {.head = -1, .other = -1, .low = -HUGE_VALF, .high = HUGE_VALF};
+    _cleanup_(freep) struct tape_tail *tail = NULL;
+    int r = o->reference ? 0 : tape_find_tails(t, is_needed, &tail, err);
+
+    if (r < 0)
+        return r;
     t->step = calloc(t->graph->n_nodes + 1, sizeof(*t->step));
     if (!t->step)
         return error_oom(err);
     t->value[t->input].is_lane = true;
     for (size_t i = 0; i < t->graph->n_nodes; i++) {
-        int r = is_needed[i] ? add_step(t, o, &t->graph->nodes[i], err) : 0;
+        const struct tape_tail *own = tail && tail[i].head >= 0 ? &tail[i] : &no_tail;
 
+        if (own->head >= 0)
+            r = add_step(t, o, &t->graph->nodes[own->head], own, err);
+        else if (is_needed[i])
+            r = add_step(t, o, &t->graph->nodes[i], own, err);
         if (r < 0)
             return r;
     }
@@ -219,14 +255,14 @@ static int write_program(struct tape *t, struct error *err) {
         struct tape_step *s = &t->step[i];
         bool comes_back = false;
 
-        for (int k = 0; k < s->node->n_out; k++)
-            comes_back |= s->node->out[k] >= 0 && has_gradient[s->node->out[k]];
-        for (int k = 0; k < s->node->n_in; k++) {
+        for (int k = 0; k < s->n_out; k++)
+            comes_back |= s->out[k] >= 0 && has_gradient[s->out[k]];
+        for (int k = 0; k < s->n_in; k++) {
             s->wants[k] &= comes_back;
             if (!s->wants[k])
                 continue;
-            s->adds[k] = has_gradient[s->node->in[k]];
-            has_gradient[s->node->in[k]] = true;
+            s->adds[k] = has_gradient[s->in[k]];
+            has_gradient[s->in[k]] = true;
         }
         for (int phase = 0; comes_back && phase < s->kernel->n_backward; phase++)
             t->program[t->n_items++] = (struct tape_item){TAPE_BACKWARD, i, phase, phase > 0};
@@ -265,6 +301,10 @@ int tape_build(const struct graph *g, const struct shape *item, const struct tra
     int r = check_graph(g, item, err);
 
     *ret = (struct tape){.graph = g};
+    if (o->cpu)
+        ret->cpu = *o->cpu;
+    else if (r == 0)
+        r = cpu_detect(NULL, &ret->cpu, err);
     if (!is_needed)
         return error_oom(err);
     if (r == 0)
@@ -290,15 +330,8 @@ int tape_build(const struct graph *g, const struct shape *item, const struct tra
 }
 
 void tape_done(struct tape *t) {
-    for (int i = 0; i < t->n_steps; i++) {
-        struct tape_step *s = &t->step[i];
-
-        if (s->state)
-            s->kernel->done(s->state);
-        if (s->shared)
-            hugemem_free(s->shared, s->needs.shared);
-        free(s->wants);
-    }
+    for (int i = 0; i < t->n_steps; i++)
+        step_done(&t->step[i]);
     for (size_t i = 0; i < t->n_params; i++)
         hugemem_free(t->param[i].data, (size_t)t->param[i].n * sizeof(float));
     free(t->param);

@@ -30,6 +30,8 @@ struct tape_step {
     const struct train_kernel *kernel;
     struct train_state *state;
     const struct node *node;
+    int n_in, n_out;
+    int *in, *out;      /* the node's, with those of the nodes that are done with it */
     bool *wants, *adds; /* [n_in] */
     struct train_needs needs;
     struct tape_span saved;
@@ -60,11 +62,22 @@ struct tape {
     int64_t n_grad;    /* elements of that block */
     size_t arena_size, scratch_at;
     struct onednn *onednn;
+    struct cpu cpu;
 };
 
 int tape_build(const struct graph *g, const struct shape *item, const struct trainer_options *o,
     struct tape *ret, struct error *err);
 void tape_done(struct tape *t);
+
+/* tape_tail.c: nodes that are done in one step with the batch norm before them. */
+struct tape_tail {
+    int head, last, adds; /* nodes: the batch norm (-1: none), the last, the addition or -1 */
+    int other;            /* value that is added, -1 */
+    float low, high;      /* clamped to; infinite: not */
+};
+
+/* For each node the tail that ends with it; nodes that no longer stand for themselves lose `is_needed`. */
+int tape_find_tails(const struct tape *t, bool *is_needed, struct tape_tail **ret, struct error *err);
 
 /* memory.c: spans and offsets of values, gradients and what kernels keep. */
 int tape_place(struct tape *t, struct error *err);

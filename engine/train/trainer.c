@@ -114,8 +114,8 @@ struct bound {
 static void bind(const struct trainer *t, const struct tape_step *s, unsigned lane, struct bound *b) {
     const struct tape *tape = &t->tape;
 
-    for (int k = 0; k < s->node->n_in; k++) {
-        const struct tape_value *v = s->node->in[k] < 0 ? NULL : &tape->value[s->node->in[k]];
+    for (int k = 0; k < s->n_in; k++) {
+        const struct tape_value *v = s->in[k] < 0 ? NULL : &tape->value[s->in[k]];
 
         b->in[k] = !v ? NULL : v->is_lane ? at(t, lane, v->span.at) : v->t.data;
         b->d_in[k] = b->stats[k] = NULL;
@@ -127,8 +127,8 @@ static void bind(const struct trainer *t, const struct tape_step *s, unsigned la
             b->d_in[k] = v->param >= 0 ? (void *)(t->grad[lane] + tape->param_at[v->param])
                                        : at(t, lane, v->d_span.at);
     }
-    for (int k = 0; k < s->node->n_out; k++) {
-        const struct tape_value *v = s->node->out[k] < 0 ? NULL : &tape->value[s->node->out[k]];
+    for (int k = 0; k < s->n_out; k++) {
+        const struct tape_value *v = s->out[k] < 0 ? NULL : &tape->value[s->out[k]];
 
         b->out[k] = v ? at(t, lane, v->span.at) : NULL;
         b->d_out[k] = v && v->d_span.first >= 0 ? at(t, lane, v->d_span.at) : NULL;
@@ -242,13 +242,13 @@ static const char *blame(const struct trainer *t, const struct tape_item *item) 
 
     for (unsigned lane = 0; lane < t->options.lanes; lane++) {
         bind(t, s, lane, &b);
-        for (int k = 0; item->pass == TAPE_FORWARD && k < s->node->n_out; k++)
-            if (b.out[k] && t->tape.value[s->node->out[k]].t.dtype == DT_F32 &&
-                !are_finite(b.out[k], train_count(&t->tape.value[s->node->out[k]].t.shape)))
-                return t->tape.graph->values[s->node->out[k]].name;
-        for (int k = 0; item->pass == TAPE_BACKWARD && k < s->node->n_in; k++)
-            if (b.d_in[k] && !are_finite(b.d_in[k], train_count(&t->tape.value[s->node->in[k]].t.shape)))
-                return t->tape.graph->values[s->node->in[k]].name;
+        for (int k = 0; item->pass == TAPE_FORWARD && k < s->n_out; k++)
+            if (b.out[k] && t->tape.value[s->out[k]].t.dtype == DT_F32 &&
+                !are_finite(b.out[k], train_count(&t->tape.value[s->out[k]].t.shape)))
+                return t->tape.graph->values[s->out[k]].name;
+        for (int k = 0; item->pass == TAPE_BACKWARD && k < s->n_in; k++)
+            if (b.d_in[k] && !are_finite(b.d_in[k], train_count(&t->tape.value[s->in[k]].t.shape)))
+                return t->tape.graph->values[s->in[k]].name;
     }
     return NULL;
 }

@@ -11,6 +11,7 @@
 #ifndef ENGINE_TRAIN_TRAINER_H
 #define ENGINE_TRAIN_TRAINER_H
 
+#include "engine/cpu.h"
 #include "engine/graph.h"
 #include "engine/pool.h"
 #include "engine/train/loss.h"
@@ -23,6 +24,7 @@ struct trainer_options {
     unsigned lanes;        /* 0: 4 */
     bool uses_batch_stats; /* batch norm normalises by the minibatch and learns its running statistics */
     float momentum;        /* share of the running statistics that is kept; 0: 0.9 */
+    const struct cpu *cpu; /* whose kernels; NULL: this one's */
     bool reference;        /* every node by its operator's own gradient: the oracle of the tests */
 };
 

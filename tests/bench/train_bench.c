@@ -2,10 +2,10 @@
  *
  *   train_bench FILE BATCH THREADS [LANES]
  *
- * A step is what train_torch.py's is: forward, cross entropy, backward and SGD with momentum and weight decay on
- * a minibatch that lies ready. Speaks the protocol of float_latency.c: "ready", then for every line "N" the
- * median of N steps in microseconds. With BENCH_STEPS set it says first where the time of a step goes and how
- * many page faults it has. */
+ * A step is what train_torch.py's is: forward, cross entropy, backward and SGD with momentum and weight decay
+ * on a minibatch that lies ready. Speaks the protocol of float_latency.c: "ready", then for every line "N"
+ * the median of N steps in microseconds. With BENCH_STEPS set it says first where the time of a step goes and
+ * how many page faults it has. */
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -164,8 +164,8 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: train_bench FILE BATCH THREADS [LANES]\n");
         return 2;
     }
-    r = bench_open(&b, argv[1], atoll(argv[2]), (unsigned)atoi(argv[3]), argc > 4 ? (unsigned)atoi(argv[4]) : 0,
-        &err);
+    r = bench_open(
+        &b, argv[1], atoll(argv[2]), (unsigned)atoi(argv[3]), argc > 4 ? (unsigned)atoi(argv[4]) : 0, &err);
     for (int i = 0; r == 0 && i < 3; i++)
         bench_step(&b);
     if (r == 0 && getenv("BENCH_STEPS"))

@@ -27,6 +27,26 @@ static const char *const nets[] = {
 };
 #define N_NETS (sizeof(nets) / sizeof(nets[0]))
 
+/* What stands behind a batch norm is done with it; the second of a pair says the same and keeps it apart. */
+static const char *const tails[][2] = {
+    {"Conv x=1x3x7x6 w=40x3x3x3; BatchNormalization $ s=40 b=40 m=40 p=40; Relu $; Conv $ w2=24x40x1x1; "
+     "BatchNormalization $ s2=24 b2=24 m2=24 p2=24; Clip $ lo:-0.2 hi:0.4; GlobalAveragePool $; Flatten $; "
+     "Gemm $ w3=24x4",
+        "Conv x=1x3x7x6 w=40x3x3x3; BatchNormalization $ s=40 b=40 m=40 p=40; Identity $; Relu $; "
+        "Conv $ w2=24x40x1x1; BatchNormalization $ s2=24 b2=24 m2=24 p2=24; Identity $; Clip $ lo:-0.2 hi:0.4; "
+        "GlobalAveragePool $; Flatten $; Gemm $ w3=24x4"},
+    /* two batch norms added, a block's input added behind its last, a residual that others read too */
+    {"Conv x=1x3x7x6 w=17x3x3x3 pads=1,1,1,1; BatchNormalization $ s=17 b=17 m=17 p=17; "
+     "Conv y0 w2=17x17x1x1; BatchNormalization $ s2=17 b2=17 m2=17 p2=17; Add y1 $; Relu $; Conv $ w3=17x17x1x1; "
+     "BatchNormalization $ s3=17 b3=17 m3=17 p3=17; Add $ y5; Add $ y0; GlobalAveragePool $; Flatten $; "
+     "Gemm $ w4=17x4",
+        "Conv x=1x3x7x6 w=17x3x3x3 pads=1,1,1,1; BatchNormalization $ s=17 b=17 m=17 p=17; "
+        "Conv y0 w2=17x17x1x1; BatchNormalization $ s2=17 b2=17 m2=17 p2=17; Identity y1; Identity y3; Add y4 $; "
+        "Identity $; Relu $; Conv $ w3=17x17x1x1; BatchNormalization $ s3=17 b3=17 m3=17 p3=17; Identity $; "
+        "Add $ y8; Add $ y0; GlobalAveragePool $; Flatten $; Gemm $ w4=17x4"},
+};
+#define N_TAILS (sizeof(tails) / sizeof(tails[0]))
+
 /* Without kinks, for differences. */
 static const char *const smooth[] = {
     "Conv x=1x3x9x8 w=8x3x3x3 pads=1,1,1,1; BatchNormalization $ s=8 b=8 m=8 p=8; Tanh $; "
@@ -46,9 +66,14 @@ struct rig {
     int64_t outputs;
 };
 
+static const struct cpu *rig_cpu; /* NULL: this one */
+
 static void rig_start(struct rig *r, const char *net, bool uses_batch_stats, bool reference) {
-    struct trainer_options o = {
-        .batch = BATCH, .lanes = 4, .uses_batch_stats = uses_batch_stats, .reference = reference};
+    struct trainer_options o = {.batch = BATCH,
+        .lanes = 4,
+        .uses_batch_stats = uses_batch_stats,
+        .cpu = rig_cpu,
+        .reference = reference};
     struct error err = {0};
 
     memset(r, 0, sizeof(*r));
@@ -135,30 +160,36 @@ static void test_gradients_agree_with_differences(void **state) {
         check_net(smooth[i]);
 }
 
-/* … and, closer, against the operators' own gradients, which test_grad.c holds against differences. */
-static void compare_with_reference(const char *net) {
+static void compare_rigs(struct rig *fast, struct rig *slow, const char *net) {
     struct loss loss = cross_entropy();
-    struct rig fast, slow;
 
-    rig_start(&fast, net, false, false);
-    rig_start(&slow, net, false, true);
-    assert_float_equal((float)trainer_gradients(fast.trainer, NULL, &loss, fast.targets),
-        (float)trainer_gradients(slow.trainer, NULL, &loss, slow.targets), 1e-5f);
-    for (size_t p = 0; p < trainer_n_params(fast.trainer); p++) {
-        const struct train_param *param = trainer_param(fast.trainer, p);
-        float *got = calloc((size_t)param->n, 2 * sizeof(float)), *want = got + param->n, most = 1e-3f;
+    assert_float_equal((float)trainer_gradients(fast->trainer, NULL, &loss, fast->targets),
+        (float)trainer_gradients(slow->trainer, NULL, &loss, slow->targets), 1e-5f);
+    assert_int_equal(trainer_n_params(fast->trainer), trainer_n_params(slow->trainer));
+    for (size_t p = 0; p < trainer_n_params(fast->trainer); p++) {
+        const struct train_param *param = trainer_param(fast->trainer, p);
+        float *got = calloc((size_t)param->n, 2 * sizeof(float)), *want = got + param->n, most = 1e-2f;
 
         assert_non_null(got);
-        trainer_gradient(fast.trainer, p, got);
-        trainer_gradient(slow.trainer, p, want);
+        trainer_gradient(fast->trainer, p, got);
+        trainer_gradient(slow->trainer, p, want);
         for (int64_t i = 0; i < param->n; i++)
             most = fabsf(want[i]) > most ? fabsf(want[i]) : most;
         for (int64_t i = 0; i < param->n; i++)
             if (!(fabsf(got[i] - want[i]) <= 2e-5f * most))
-                fail_msg("%s: parameter %s [%lld]: %g, the reference says %g", net, param->name, (long long)i,
+                fail_msg("%s: parameter %s [%lld]: %g, not %g", net, param->name, (long long)i,
                     (double)got[i], (double)want[i]);
         free(got);
     }
+}
+
+/* … and, closer, against the operators' own gradients, which test_grad.c holds against differences. */
+static void compare_with_reference(const char *net) {
+    struct rig fast, slow;
+
+    rig_start(&fast, net, false, false);
+    rig_start(&slow, net, false, true);
+    compare_rigs(&fast, &slow, net);
     rig_done(&fast);
     rig_done(&slow);
 }
@@ -167,6 +198,46 @@ static void test_gradients_agree_with_the_operators(void **state) {
     (void)state;
     for (size_t i = 0; i < N_NETS; i++)
         compare_with_reference(nets[i]);
+    for (size_t i = 0; i < N_TAILS; i++)
+        compare_with_reference(tails[i][0]);
+}
+
+static void test_what_is_done_with_a_batch_norm_is_what_it_is_alone(void **state) {
+    (void)state;
+    for (size_t i = 0; i < N_TAILS; i++) {
+        struct rig together, alone;
+
+        rig_start(&together, tails[i][0], true, false);
+        rig_start(&alone, tails[i][1], true, false);
+        assert_true(trainer_n_steps(together.trainer) < trainer_n_steps(alone.trainer) - 3);
+        compare_rigs(&together, &alone, tails[i][0]);
+        rig_done(&together);
+        rig_done(&alone);
+    }
+}
+
+static void test_other_processors_compute_the_same(void **state) {
+    static const char *const hidden[] = {"avx512", "all"};
+    struct error err = {0};
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct cpu cpu;
+
+        assert_int_equal(cpu_detect(hidden[i], &cpu, &err), 0);
+        for (size_t k = 0; k < N_NETS + N_TAILS; k++) {
+            const char *net = k < N_NETS ? nets[k] : tails[k - N_NETS][0];
+            struct rig theirs, ours;
+
+            rig_start(&ours, net, true, false);
+            rig_cpu = &cpu;
+            rig_start(&theirs, net, true, false);
+            rig_cpu = NULL;
+            compare_rigs(&theirs, &ours, net);
+            rig_done(&theirs);
+            rig_done(&ours);
+        }
+    }
 }
 
 /* Ten steps; the weights afterwards, one after the other. */
@@ -458,6 +529,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gradients_agree_with_differences),
         cmocka_unit_test(test_gradients_agree_with_the_operators),
+        cmocka_unit_test(test_what_is_done_with_a_batch_norm_is_what_it_is_alone),
+        cmocka_unit_test(test_other_processors_compute_the_same),
         cmocka_unit_test(test_threads_do_not_change_a_byte),
         cmocka_unit_test(test_the_loss_falls),
         cmocka_unit_test(test_running_statistics_are_kept),

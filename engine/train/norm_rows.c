@@ -1,0 +1,14 @@
+#include "engine/train/norm_rows.h"
+
+#include "engine/kernel/isa.h"
+
+const struct norm_rows *norm_rows_for(const struct cpu *cpu) {
+#if KERNEL_HAS_X86
+    if (cpu->avx512)
+        return &norm_rows_avx512;
+    if (cpu->avx2 && cpu->fma)
+        return &norm_rows_avx2;
+#endif
+    (void)cpu;
+    return &norm_rows_plain;
+}

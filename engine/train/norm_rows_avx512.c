@@ -1,0 +1,7 @@
+#define F32_LANES 16
+#include "engine/kernel/f32_vector.h"
+
+#include "engine/train/norm_rows.h"
+#include "engine/train/norm_rows_body.h"
+
+const struct norm_rows norm_rows_avx512 = {norm_sum, norm_apply, norm_sum_back, norm_spread};
