@@ -34,16 +34,17 @@ static const struct job_kind *kind_of(const json_t *job) {
 
 #define MAX_PATHS 64
 
-/* Paths of the job's members: those it reads, and the folders of what it writes. */
+/* Paths of the job's members: those it reads, the folder of what it writes and the one for checkpoints. */
 struct paths {
     const char *read[MAX_PATHS + 1], *write[MAX_PATHS + 1];
     size_t n_read, n_write;
-    char folder[4][4096];
+    char folder[4096];
 };
 
 static void collect_paths(const json_t *job, struct paths *p) {
-    static const char *const reads[] = {"input", "pack", "old_pack"}, *const writes[] = {
-                                                                          "output", "checkpoint"};
+    static const char *const reads[] = {"input", "pack", "old_pack"};
+    const char *output = json_string_value(json_object_get(job, "output"));
+    const char *checkpoint = json_string_value(json_object_get(job, "checkpoint"));
     const json_t *variants = json_object_get(job, "variants");
 
     for (size_t i = 0; i < sizeof(reads) / sizeof(reads[0]); i++) {
@@ -58,15 +59,12 @@ static void collect_paths(const json_t *job, struct paths *p) {
         if (s)
             p->read[p->n_read++] = s;
     }
-    for (size_t i = 0; i < sizeof(writes) / sizeof(writes[0]); i++) {
-        const char *s = json_string_value(json_object_get(job, writes[i]));
-
-        if (!s || strlen(s) >= sizeof(p->folder[0]))
-            continue;
-        strcpy(p->folder[p->n_write], s);
-        p->write[p->n_write] = dirname(p->folder[p->n_write]);
-        p->n_write++;
+    if (output && strlen(output) < sizeof(p->folder)) {
+        strcpy(p->folder, output);
+        p->write[p->n_write++] = dirname(p->folder);
     }
+    if (checkpoint)
+        p->write[p->n_write++] = checkpoint;
 }
 
 static int run_job(json_t *job, struct job_io *io, json_t **ret, struct error *err) {

@@ -196,16 +196,22 @@ static double time_limit(const struct jobs *j, const json_t *doc) {
 
 static int run_compress(struct jobs *j, json_t *doc, struct follow *f, struct error *err) {
     json_t *request = NULL;
-    char path[4096];
+    char path[4096], checkpoint[4096];
     int r;
 
     snprintf(path, sizeof(path), "%s/job-%s.onnx", store_tmp(j->store), f->id);
-    r = job_request_for_worker(j->store, doc, "compress", path, &request, err);
+    r = store_checkpoint_open(j->store, f->id, checkpoint, sizeof(checkpoint), err);
     if (r == 0)
+        r = job_request_for_worker(j->store, doc, "compress", path, &request, err);
+    if (r == 0) {
+        json_object_set_new(request, "checkpoint", json_string(checkpoint));
         follow(f, request);
+    }
     json_decref(request);
     if (r == 0 && f->done)
         r = job_finish_compress(j, doc, path, f->done, err);
+    if (r == 0 && f->done)
+        store_checkpoint_drop(j->store, f->id);
     unlink(path);
     return r;
 }

@@ -408,8 +408,10 @@ int jobs_delete(struct jobs *j, const char *id, struct error *err) {
         r = error_set(err, -EBUSY, "the job is %s", job_state_names[job_state_of(doc)]);
     else
         r = store_apply(j->store, &(struct store_change){STORE_JOB, id, NULL}, 1, err);
-    if (r == 0)
+    if (r == 0) {
         store_events_drop(j->store, id);
+        store_checkpoint_drop(j->store, id);
+    }
     store_unlock(j->store);
     json_decref(doc);
     return r;

@@ -204,6 +204,7 @@ int store_open(const char *dir, double disk_share, struct store **ret, struct er
         r = store_sweep(s, err);
     if (r < 0)
         return r;
+    store_checkpoint_sweep(s);
     *ret = TAKE(s);
     return 0;
 }

@@ -101,6 +101,11 @@ void store_blob_path(struct store *s, const char *digest, char *ret, size_t size
 /* Removes the file unless a document still names it (documents are searched for the digest). */
 void store_blob_release(struct store *s, const char *digest);
 
+/* The folder in which the job's worker may keep what it can go on from, made if it is not there; dropped with
+ * what is in it. At start those of jobs that are gone or have succeeded are dropped. */
+int store_checkpoint_open(struct store *s, const char *id, char *ret, size_t size, struct error *err);
+void store_checkpoint_drop(struct store *s, const char *id);
+
 /* disk_budget (507) unless `bytes` more fit. */
 int store_check_disk(struct store *s, uint64_t bytes, struct error *err);
 /* As df counts: what the file system keeps back is neither used nor to be had. */

@@ -20,4 +20,7 @@ struct store {
 /* Removes files in tmp/ and blobs no document names. */
 int store_sweep(struct store *s, struct error *err);
 
+/* Drops the checkpoints that no job can go on from. */
+void store_checkpoint_sweep(struct store *s);
+
 #endif

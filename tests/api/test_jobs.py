@@ -24,17 +24,22 @@ def read(path):
         return f.read()
 
 
+def fill(daemon):
+    """A model and a data set."""
+    daemon.wait_ready()
+    card = {"preprocess": json.loads(read(os.path.join(DEMO, "preprocess.json"))),
+            "labels": read(os.path.join(DEMO, "labels.txt")).decode().split()}
+    assert daemon.put("/api/v1/models/lenet", read(os.path.join(DEMO, "lenet5_fashion.onnx"))).status == 201
+    reply = daemon.request("PATCH", "/api/v1/models/lenet", card)
+    assert reply.status == 200, reply
+    assert daemon.put("/api/v1/datasets/tiny", read(DATA)).status == 201
+
+
 class Jobs(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.daemon = cls.enterClassContext(Daemon(BUILD))
-        cls.daemon.wait_ready()
-        card = {"preprocess": json.loads(read(os.path.join(DEMO, "preprocess.json"))),
-                "labels": read(os.path.join(DEMO, "labels.txt")).decode().split()}
-        assert cls.daemon.put("/api/v1/models/lenet", read(os.path.join(DEMO, "lenet5_fashion.onnx"))).status == 201
-        reply = cls.daemon.request("PATCH", "/api/v1/models/lenet", card)
-        assert reply.status == 200, reply
-        assert cls.daemon.put("/api/v1/datasets/tiny", read(DATA)).status == 201
+        fill(cls.daemon)
 
     def job(self, variant, key=None, **more):
         body = {"kind": "compress", "model": "lenet", "variant": variant, "dataset": "tiny", "steps": INT8, **more}
@@ -102,6 +107,38 @@ class Jobs(unittest.TestCase):
         self.assertNotEqual(variants[0]["digest"], original["digest"])
         self.assertGreater(job["result"]["evaluation"]["accuracy"], 0.75)
         self.assertEqual({layer["form"] for layer in variants[0]["layers"] if layer["params"]}, {"dense"})
+
+    def test_a_training_goes_on_after_kill_stop_and_cancel(self):
+        def epochs():
+            return [m["epoch"] for m in daemon.get(path).json()["metrics"] if m["name"] == "loss"]
+
+        with Daemon(BUILD) as daemon:
+            fill(daemon)
+            body = {"kind": "compress", "model": "lenet", "dataset": "tiny", "seed": 7, "evaluate": False,
+                    "steps": [{"method": "finetune", "epochs": 60, "batch": 16, "lr": 0.001}]}
+            undisturbed = daemon.wait_job(daemon.post("/api/v1/jobs", {**body, "variant": "one"}).json()["id"])
+            self.assertEqual(undisturbed["state"], "succeeded", undisturbed)
+            job = daemon.post("/api/v1/jobs", {**body, "variant": "two"}).json()["id"]
+            path = f"/api/v1/jobs/{job}"
+            for end in (daemon.kill, daemon.stop, None):
+                seen = len(epochs())
+                daemon.wait(lambda n=seen: len(epochs()) > n + 3, 60, "some epochs more")
+                if end:
+                    end()
+                    daemon.start()
+                    daemon.wait_ready()
+                else:
+                    daemon.post(f"{path}/cancel")
+                    self.assertEqual(daemon.wait_job(job)["state"], "cancelled")
+                    self.assertEqual(daemon.post(f"{path}/retry").status, 202)
+            done = daemon.wait_job(job)
+            self.assertEqual(done["state"], "succeeded", done)
+            # one that was over when the end came may be told again, none is learned again from the first
+            self.assertEqual(sorted(set(epochs())), list(range(1, 61)))
+            self.assertLess(len(epochs()), 60 + 4)
+            digests = {daemon.get(f"/api/v1/models/lenet/variants/{v}").json()["digest"] for v in ("one", "two")}
+            self.assertEqual(len(digests), 1, digests)
+            self.assertEqual(os.listdir(os.path.join(daemon.state, "checkpoints")), [])
 
     def test_what_cannot_be_learnt_is_refused(self):
         for steps, code in (([{"method": "finetune", "batch": 4096}], "bad_dataset"),
