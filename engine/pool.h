@@ -4,6 +4,8 @@
 #ifndef ENGINE_POOL_H
 #define ENGINE_POOL_H
 
+#include <stdbool.h>
+
 #include "base/cleanup.h"
 #include "base/error.h"
 
@@ -15,6 +17,15 @@ struct pool *pool_free(struct pool *p);
 DEFINE_CLEANUP(struct pool *, pool_free)
 
 unsigned pool_size(const struct pool *p);
+
+/* From now on only as many threads work as allowed() says, the caller among them; at least the caller. It is
+ * asked often, on any of them, and may change its mind at any time: who is one too many stops between two
+ * parts, and who sat out comes back in the middle of the work. Before the first pool_run(). */
+void pool_follow(struct pool *p, unsigned (*allowed)(void *ctx), void *ctx);
+
+/* For long parts, to be asked now and then: true on a thread that is one too many now. The part may then
+ * return unfinished, if whoever called pool_run() calls it again for the rest. Never true on the caller. */
+bool pool_should_leave(struct pool *p);
 
 /* fn(ctx, 0), …, fn(ctx, n_parts - 1), each once, on any thread; returns when all are done. `p` NULL: on the
  * calling thread. */

@@ -102,7 +102,9 @@ struct call {
     struct trainer *t;
     const struct loss *loss;
     const float *targets;
-    size_t first, last; /* items of the program */
+    struct pool *pool;
+    size_t last;                    /* items of the program: up to here */
+    size_t next[TRAINER_MAX_LANES]; /* where each lane is */
 };
 
 /* Pointers of a step in a lane. */
@@ -171,16 +173,18 @@ static void run_loss(const struct call *c, unsigned lane) {
     t->loss[lane] = sum;
 }
 
+/* Up to c->last, or to where this thread is one too many: another one goes on with the lane. */
 static void run_lane(void *ctx, unsigned lane) {
-    const struct call *c = ctx;
+    struct call *c = ctx;
+    size_t *next = &c->next[lane];
 
-    if (c->first == 0) {
+    if (*next == 0) {
         const struct tape_value *v = &c->t->tape.value[c->t->tape.input];
 
         train_from_plain(&v->t.shape, c->t->plain[lane], at(c->t, lane, v->span.at), false);
     }
-    for (size_t i = c->first; i < c->last; i++) {
-        const struct tape_item *item = &c->t->tape.program[i];
+    while (*next < c->last) {
+        const struct tape_item *item = &c->t->tape.program[*next];
         double begin = c->t->us ? clock_now_us() : 0;
 
         if (item->pass == TAPE_LOSS)
@@ -188,8 +192,25 @@ static void run_lane(void *ctx, unsigned lane) {
         else
             run_item(c, item, lane);
         if (c->t->us)
-            c->t->us[lane * c->t->tape.n_items + i] += clock_now_us() - begin;
+            c->t->us[lane * c->t->tape.n_items + *next] += clock_now_us() - begin;
+        ++*next;
+        if (pool_should_leave(c->pool))
+            return;
     }
+}
+
+static bool all_lanes_there(const struct call *c) {
+    for (unsigned lane = 0; lane < c->t->options.lanes; lane++)
+        if (c->next[lane] < c->last)
+            return false;
+    return true;
+}
+
+static void run_lanes(struct call *c, struct pool *pool) {
+    c->pool = pool;
+    do
+        pool_run(pool, c->t->options.lanes, run_lane, c);
+    while (!all_lanes_there(c));
 }
 
 static void pack_step(void *ctx, unsigned i) {
@@ -208,11 +229,11 @@ static void run_program(struct call *c, struct pool *pool, size_t end) {
     struct trainer *t = c->t;
 
     pool_run(pool, (unsigned)t->tape.n_steps, pack_step, t);
-    for (c->first = 0; c->first < end; c->first = c->last) {
-        c->last = c->first + 1;
+    for (c->last = 0; c->last < end;) {
+        c->last++;
         while (c->last < end && !t->tape.program[c->last].waits)
             c->last++;
-        pool_run(pool, t->options.lanes, run_lane, c);
+        run_lanes(c, pool);
     }
 }
 
@@ -269,10 +290,10 @@ const char *trainer_find_not_finite(
         if (!are_finite(t->tape.param[i].data, t->tape.param[i].n))
             return t->tape.param[i].name;
     pool_run(pool, (unsigned)t->tape.n_steps, pack_step, t);
-    for (c.first = 0; !name && c.first < t->tape.n_items; c.first = c.last) {
-        c.last = c.first + 1;
-        pool_run(pool, t->options.lanes, run_lane, &c);
-        name = is_last_phase(&t->tape, c.first) ? blame(t, &t->tape.program[c.first]) : NULL;
+    for (size_t i = 0; !name && i < t->tape.n_items; i++) {
+        c.last = i + 1;
+        run_lanes(&c, pool);
+        name = is_last_phase(&t->tape, i) ? blame(t, &t->tape.program[i]) : NULL;
     }
     return name;
 }

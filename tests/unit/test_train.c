@@ -2,6 +2,7 @@
  * number of threads, losses and optimisers against numbers worked out by hand, and that something is learnt.
  */
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -240,18 +241,24 @@ static void test_other_processors_compute_the_same(void **state) {
     }
 }
 
+/* How many threads may work: another number each time somebody asks. */
+static unsigned fickle(void *ctx) {
+    atomic_uint *n_asked = ctx;
+
+    return 1 + atomic_fetch_add(n_asked, 1) * 2654435761u % 3;
+}
+
 /* Ten steps; the weights afterwards, one after the other. */
-static float *learn(const char *net, unsigned threads, const char *kind, int64_t *ret_n, double *ret_loss) {
+static float *learn_on(
+    struct pool *pool, const char *net, const char *kind, int64_t *ret_n, double *ret_loss) {
     struct optim_param p = optim_defaults();
     struct loss loss = cross_entropy();
-    struct pool *pool = NULL;
     struct error err = {0};
     struct optim o;
     float *all = NULL;
     struct rig r;
 
     rig_start(&r, net, true, false);
-    assert_int_equal(pool_new(threads, &pool, &err), 0);
     p.weight_decay = 1e-3f;
     p.clip = 5;
     assert_int_equal(optim_init(&o, optim_find(kind), &p, trainer_n_gradients(r.trainer), &err), 0);
@@ -269,8 +276,17 @@ static float *learn(const char *net, unsigned threads, const char *kind, int64_t
         *ret_n += param->n;
     }
     optim_done(&o);
-    pool_free(pool);
     rig_done(&r);
+    return all;
+}
+
+static float *learn(const char *net, unsigned threads, const char *kind, int64_t *ret_n, double *ret_loss) {
+    struct pool *pool = NULL;
+    float *all;
+
+    assert_int_equal(pool_new(threads, &pool, NULL), 0);
+    all = learn_on(pool, net, kind, ret_n, ret_loss);
+    pool_free(pool);
     return all;
 }
 
@@ -288,6 +304,27 @@ static void test_threads_do_not_change_a_byte(void **state) {
         free(one);
         free(three);
     }
+}
+
+static void test_threads_that_come_and_go_do_not_change_a_byte(void **state) {
+    struct pool *pool = NULL;
+    atomic_uint n_asked = 0;
+
+    (void)state;
+    assert_int_equal(pool_new(3, &pool, NULL), 0);
+    pool_follow(pool, fickle, &n_asked);
+    for (size_t i = 0; i < N_NETS; i++) {
+        int64_t n = 0, m = 0;
+        double loss[2];
+        float *one = learn(nets[i], 1, "sgd", &n, loss), *some = learn_on(pool, nets[i], "sgd", &m, loss);
+
+        assert_int_equal(n, m);
+        assert_memory_equal(one, some, (size_t)n * sizeof(float));
+        free(one);
+        free(some);
+    }
+    assert_true(atomic_load(&n_asked) > 1000);
+    pool_free(pool);
 }
 
 static void test_the_loss_falls(void **state) {
@@ -532,6 +569,7 @@ int main(void) {
         cmocka_unit_test(test_what_is_done_with_a_batch_norm_is_what_it_is_alone),
         cmocka_unit_test(test_other_processors_compute_the_same),
         cmocka_unit_test(test_threads_do_not_change_a_byte),
+        cmocka_unit_test(test_threads_that_come_and_go_do_not_change_a_byte),
         cmocka_unit_test(test_the_loss_falls),
         cmocka_unit_test(test_running_statistics_are_kept),
         cmocka_unit_test(test_losses),
