@@ -6,6 +6,7 @@
 #define ENGINE_KERNEL_F32_VECTOR_H
 
 #include <stdint.h>
+#include <string.h>
 
 #include "engine/kernel/isa.h"
 
@@ -70,6 +71,21 @@ F32_INLINE f32v f32_inside(f32v v, f32v x, f32v low, f32v high) {
     __mmask16 above = _mm512_cmp_ps_mask(x, low, _CMP_GT_OQ);
 
     return _mm512_maskz_mov_ps(_mm512_mask_cmp_ps_mask(above, x, high, _CMP_LT_OQ), v);
+}
+/* x where a > b, else y. */
+F32_INLINE f32v f32_above(f32v a, f32v b, f32v x, f32v y) {
+    return _mm512_mask_mov_ps(y, _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), x);
+}
+/* v where a == b, else 0. */
+F32_INLINE f32v f32_equal(f32v a, f32v b, f32v v) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ), v);
+}
+/* Whole numbers from 0 to 255 as bytes, and back; the bytes of a vector are there. */
+F32_INLINE void f32_to_bytes(uint8_t *p, f32v v) {
+    _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
+}
+F32_INLINE f32v f32_from_bytes(const uint8_t *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
 }
 /* sum[i] += v[i] */
 F32_INLINE void f32_add_to(double *sum, f32v v) {
@@ -136,6 +152,23 @@ F32_INLINE f32v f32_inside(f32v v, f32v x, f32v low, f32v high) {
 
     return _mm256_and_ps(_mm256_and_ps(above, below), v);
 }
+F32_INLINE f32v f32_above(f32v a, f32v b, f32v x, f32v y) {
+    return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_GT_OQ));
+}
+F32_INLINE f32v f32_equal(f32v a, f32v b, f32v v) {
+    return _mm256_and_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ), v);
+}
+F32_INLINE void f32_to_bytes(uint8_t *p, f32v v) {
+    __m256i words = _mm256_packus_epi32(_mm256_cvtps_epi32(v), _mm256_setzero_si256());
+    __m256i bytes = _mm256_packus_epi16(words, words); /* in each half the first four are those of v */
+    int32_t low = _mm256_extract_epi32(bytes, 0), high = _mm256_extract_epi32(bytes, 4);
+
+    memcpy(p, &low, sizeof(low));
+    memcpy(p + 4, &high, sizeof(high));
+}
+F32_INLINE f32v f32_from_bytes(const uint8_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
+}
 F32_INLINE void f32_add_to(double *sum, f32v v) {
     __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(v)),
             high = _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1));
@@ -147,7 +180,6 @@ F32_INLINE void f32_add_to(double *sum, f32v v) {
 #else
 
 #include <math.h>
-#include <string.h>
 
 #define F32_TARGET
 #define F32_INLINE KERNEL_INLINE
@@ -210,6 +242,19 @@ F32_INLINE f32v f32_sqrt(f32v a) {
 }
 F32_INLINE f32v f32_inside(f32v v, f32v x, f32v low, f32v high) {
     return (f32v)((f32_bits)v & (x > low) & (x < high));
+}
+F32_INLINE f32v f32_above(f32v a, f32v b, f32v x, f32v y) {
+    return f32_choose(a > b, x, y);
+}
+F32_INLINE f32v f32_equal(f32v a, f32v b, f32v v) {
+    return (f32v)((f32_bits)v & (a == b));
+}
+F32_INLINE void f32_to_bytes(uint8_t *p, f32v v) {
+    for (int i = 0; i < 4; i++)
+        p[i] = (uint8_t)v[i];
+}
+F32_INLINE f32v f32_from_bytes(const uint8_t *p) {
+    return (f32v){p[0], p[1], p[2], p[3]};
 }
 F32_INLINE void f32_add_to(double *sum, f32v v) {
     for (int i = 0; i < 4; i++)

@@ -1,22 +1,28 @@
-/* Relu and the addition of equal shapes: one pass over memory, in any layout. */
+/* Relu, Clip and the addition of equal shapes: one pass over memory, in any layout. */
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/pass.h"
+#include "engine/train/passes.h"
 #include "engine/train/rows.h"
 
 struct train_state {
     int64_t n;
+    float low, high;
+    const struct train_passes *passes;
 };
 
 static int prepare(
     const struct train_layer *l, struct train_state **ret, struct train_needs *needs, struct error *err) {
-    struct train_state *s = malloc(sizeof(*s));
+    struct train_state *s = calloc(1, sizeof(*s));
 
     (void)needs;
     if (!s)
         return error_oom(err);
     s->n = train_count(&l->out[0].shape);
+    s->passes = train_passes_for(l->cpu);
     *ret = s;
     return 0;
 }
@@ -26,41 +32,55 @@ static struct train_state *done(struct train_state *s) {
     return NULL;
 }
 
-static bool relu_fits(const struct train_layer *l) {
-    return l->in[0]->dtype == DT_F32;
+static bool read_clamp(const struct train_layer *l, float *low, float *high) {
+    struct post p;
+
+    if (strcmp(l->node->op_type, "Relu") == 0) {
+        *low = 0;
+        *high = HUGE_VALF;
+        return true;
+    }
+    if (!fuse_read_numbers(l->graph, l->node, &p))
+        return false;
+    *low = p.alpha;
+    *high = p.beta;
+    return true;
 }
 
-static void relu_forward(const struct train_state *s, const struct train_io *io, int phase) {
-    const float *x = io->in[0];
-    float *y = io->out[0];
+static bool clamp_fits(const struct train_layer *l) {
+    float low, high;
 
+    return l->in[0]->dtype == DT_F32 && read_clamp(l, &low, &high);
+}
+
+static int clamp_prepare(
+    const struct train_layer *l, struct train_state **ret, struct train_needs *needs, struct error *err) {
+    int r = prepare(l, ret, needs, err);
+
+    if (r == 0)
+        (void)read_clamp(l, &(*ret)->low, &(*ret)->high);
+    return r;
+}
+
+static void clamp_forward(const struct train_state *s, const struct train_io *io, int phase) {
     (void)phase;
-    for (int64_t i = 0; i < s->n; i++)
-        y[i] = x[i] <= 0 ? 0 : x[i]; /* what is no number stays none, so that the loss tells */
+    s->passes->clamp(s->n, io->in[0], s->low, s->high, io->out[0]);
 }
 
-static void relu_backward(const struct train_state *s, const struct train_io *io, int phase) {
-    const float *y = io->out[0], *dy = io->d_out[0];
-    float *dx = io->d_in[0];
-
+static void clamp_backward(const struct train_state *s, const struct train_io *io, int phase) {
     (void)phase;
-    if (!io->adds[0])
-        for (int64_t i = 0; i < s->n; i++)
-            dx[i] = y[i] > 0 ? dy[i] : 0;
-    else
-        for (int64_t i = 0; i < s->n; i++)
-            dx[i] += y[i] > 0 ? dy[i] : 0;
+    s->passes->clamp_back(s->n, io->out[0], io->d_out[0], s->low, s->high, io->d_in[0], io->adds[0]);
 }
 
-const struct train_kernel train_relu = {
-    .name = "relu",
-    .op_types = (const char *const[]){"Relu", NULL},
-    .fits = relu_fits,
-    .prepare = prepare,
+const struct train_kernel train_clamp = {
+    .name = "clamp",
+    .op_types = (const char *const[]){"Clip", "Relu", NULL},
+    .fits = clamp_fits,
+    .prepare = clamp_prepare,
     .n_forward = 1,
     .n_backward = 1,
-    .forward = relu_forward,
-    .backward = relu_backward,
+    .forward = clamp_forward,
+    .backward = clamp_backward,
     .done = done,
     .saves_out = true,
     .is_in_place = true,
@@ -75,12 +95,8 @@ static bool add_fits(const struct train_layer *l) {
 }
 
 static void add_forward(const struct train_state *s, const struct train_io *io, int phase) {
-    const float *a = io->in[0], *b = io->in[1];
-    float *y = io->out[0];
-
     (void)phase;
-    for (int64_t i = 0; i < s->n; i++)
-        y[i] = a[i] + b[i];
+    s->passes->add(s->n, io->in[0], io->in[1], io->out[0]);
 }
 
 /* The second first: the gradient of the first may lie in d_out's memory. */

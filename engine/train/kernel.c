@@ -9,12 +9,12 @@
 const struct train_kernel *const train_kernel_table[] = {
     &train_add,
     &train_batch_norm,
+    &train_clamp,
     &train_concat,
     &train_conv,
     &train_gemm,
     &train_global_average,
     &train_max_pool,
-    &train_relu,
     &train_view,
     &train_reference,
 };

@@ -23,6 +23,8 @@ static const char *const nets[] = {
     "Conv x=1x4x6x6 w=8x2x3x3 group=2; Sigmoid $; ConvTranspose $ w2=8x3x2x2 strides=2,2; Tanh $; "
     "GlobalMaxPool $; Flatten $; Gemm $ w3=3x4 b3=4",
     "Gemm x=1x6 w=6x10 b=10; BatchNormalization $ s=10 b2=10 m=10 p=10; Relu $; Add $ $; Gemm $ w2=10x3 b3=3",
+    "Conv x=1x3x9x8 w=21x3x1x1 b=21; MaxPool $ kernel_shape=2,2 strides=2,2; Clip $ lo:-0.1 hi:0.3; "
+    "MaxPool $ kernel_shape=3,2 strides=1,1 dilations=1,2 pads=1,1,1,1; Flatten $; Gemm $ w2=336x4",
     "Conv x=1x2x5x5 w=4x2x3x3 pads=1,1,1,1; PRelu $ a=4x1x1; Mul $ $; Transpose $ perm=0,2,3,1; "
     "ReduceMean $ axes=1,2 keepdims=0; Gemm $ w2=4x3",
 };

@@ -1,0 +1,13 @@
+#define F32_LANES 8
+#include "engine/kernel/f32_vector.h"
+
+#include "engine/train/passes.h"
+#include "engine/train/passes_body.h"
+
+const struct train_passes train_passes_avx2 = {
+    .add = passes_add,
+    .clamp = passes_clamp,
+    .clamp_back = passes_clamp_back,
+    .max_pool = passes_max_pool,
+    .max_pool_back = passes_max_pool_back,
+};
