@@ -14,17 +14,23 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "compress/chance.h"
 
 #define VAL_SHARE 10 /* one in so many */
 #define N_SLOTS   3
 #define CHUNK     8 /* samples a thread takes at once */
 
+struct sample {
+    uint64_t item, other; /* in the feed; other: what it is mixed with */
+    double share;         /* of item in the mixture; 1: all of it */
+};
+
 struct slot {
-    uint64_t *item;      /* [batch] in the feed */
-    uint8_t *pixels;     /* [batch][pixels of one] */
-    int64_t position;    /* -1: free */
-    int64_t taken, done; /* samples */
-    int64_t failed;      /* the first sample that could not be read; batch: none */
+    struct sample *sample; /* [batch] */
+    uint8_t *pixels;       /* [batch][n_parts][pixels of one] */
+    int64_t position;      /* -1: free */
+    int64_t taken, done;   /* samples */
+    int64_t failed;        /* the first sample that could not be read; batch: none */
     struct error err;
 };
 
@@ -32,6 +38,11 @@ struct batches {
     struct feed train, val;
     int64_t batch, n_classes, per_epoch;
     uint64_t seed;
+    struct augment_options augment;
+    uint8_t fill[3];    /* what cutout leaves: what becomes 0 */
+    int n_parts;        /* pictures in a sample: 2 with mixup */
+    struct picture one; /* size of a picture; its pixels are nobody's */
+    float *mixed;       /* [pixels of one], the reader's; NULL without mixup */
 
     pthread_mutex_t
         lock; /* protects what follows, but not the samples of slots, which who took them writes */
@@ -76,14 +87,6 @@ static int open_part(const struct feed_source *s, const struct value *input, boo
     return r;
 }
 
-/* splitmix64 */
-static uint64_t hash(uint64_t x) {
-    x += 0x9e3779b97f4a7c15u;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
-
 struct draw {
     uint64_t key, item;
 };
@@ -104,7 +107,7 @@ static int shuffle(struct batches *b, int64_t epoch, struct error *err) {
     if (!all)
         return error_oom(err);
     for (uint64_t i = 0; i < b->train.n; i++)
-        all[i] = (struct draw){hash(hash(b->seed * 1000003u + (uint64_t)epoch) ^ i), i};
+        all[i] = (struct draw){chance_key(b->seed, (uint64_t)epoch, i), i};
     qsort(all, b->train.n, sizeof(*all), by_key);
     for (uint64_t i = 0; i < b->train.n; i++)
         b->order[i] = all[i].item;
@@ -121,11 +124,11 @@ static struct slot *begin_slot(struct batches *b) {
 
         if (s->position == p)
             continue;
-        *s = (struct slot){.item = s->item, .pixels = s->pixels, .position = p, .failed = b->batch};
+        *s = (struct slot){.sample = s->sample, .pixels = s->pixels, .position = p, .failed = b->batch};
         if (shuffle(b, p / b->per_epoch, &s->err) < 0)
             s->failed = 0;
-        else
-            memcpy(s->item, b->order + p % b->per_epoch * b->batch, (size_t)b->batch * sizeof(*s->item));
+        for (int64_t i = 0; s->failed > 0 && i < b->batch; i++)
+            s->sample[i].item = b->order[p % b->per_epoch * b->batch + i];
         return s;
     }
     return NULL;
@@ -142,17 +145,48 @@ static struct slot *slot_with_work(struct batches *b) {
     return b->head >= 0 ? begin_slot(b) : NULL;
 }
 
+/* By the picture's own number, so that what happens to it does not depend on what else is learned from. */
+static uint64_t key_of(const struct batches *b, int64_t epoch, uint64_t item) {
+    return chance_key(b->seed, (uint64_t)epoch, ~b->train.item[item]);
+}
+
+/* One picture as it is in this epoch. `scratch`: pixels of one. */
+static int read_picture(const struct batches *b, int64_t epoch, uint64_t item, uint8_t *scratch, uint8_t *ret,
+    struct error *err) {
+    bool changes = augment_changes_pixels(&b->augment);
+    struct picture p = b->one;
+    int r = feed_pixels(&b->train, item, changes ? scratch : ret, err);
+
+    if (r < 0)
+        return error_prefix(
+            err, r, "picture %llu of the split 'train'", (unsigned long long)b->train.item[item]);
+    p.pixels = scratch;
+    if (changes)
+        augment_picture(&b->augment, key_of(b, epoch, item), &p, b->fill, ret);
+    return 0;
+}
+
 /* Samples first .. end-1; returns the first that failed, with its error, or `batch`. */
 static int64_t read_samples(
     const struct batches *b, const struct slot *s, int64_t first, int64_t end, struct error *err) {
-    for (int64_t i = first; i < end; i++) {
-        int r = feed_pixels(&b->train, s->item[i], s->pixels + (size_t)i * b->train.item_floats, err);
+    size_t size = b->train.item_floats;
+    _cleanup_(freep) uint8_t *scratch = malloc(size);
+    int64_t epoch = s->position / b->per_epoch;
 
-        if (r < 0) {
-            error_prefix(
-                err, r, "picture %llu of the split 'train'", (unsigned long long)b->train.item[s->item[i]]);
+    if (!scratch) {
+        error_oom(err);
+        return first;
+    }
+    for (int64_t i = first; i < end; i++) {
+        struct sample *one = &s->sample[i];
+        uint8_t *to = s->pixels + (size_t)i * size * (size_t)b->n_parts;
+        int r = read_picture(b, epoch, one->item, scratch, to, err);
+
+        one->share = augment_mix(&b->augment, key_of(b, epoch, one->item), b->train.n, &one->other);
+        if (r == 0 && one->share < 1)
+            r = read_picture(b, epoch, one->other, scratch, to + size, err);
+        if (r < 0)
             return i;
-        }
     }
     return b->batch;
 }
@@ -222,22 +256,42 @@ static struct slot *wait_for(struct batches *b, int64_t position) {
     return s;
 }
 
-static int hand_over(struct batches *b, const struct slot *s, float *(*place)(void *ctx, int64_t i),
-    void *ctx, float *targets, struct error *err) {
-    if (s->failed < b->batch)
-        return error_copy(err, &s->err);
-    if (targets)
-        memset(targets, 0, (size_t)(b->batch * b->n_classes) * sizeof(*targets));
-    for (int64_t i = 0; i < b->batch; i++) {
-        int64_t label = feed_label(&b->train, s->item[i]);
+static int add_target(const struct batches *b, uint64_t item, float share, float *target, struct error *err) {
+    int64_t label = feed_label(&b->train, item);
 
-        if (targets && label < 0)
-            return error_code(err, -EBADMSG, "bad_dataset", "a picture of the split 'train' has no label");
-        if (targets)
-            targets[i * b->n_classes + label] = 1; /* batches_map_classes() checked that it is a class */
-        feed_normalize(&b->train, s->pixels + (size_t)i * b->train.item_floats, place(ctx, i));
-    }
+    if (label < 0)
+        return error_code(err, -EBADMSG, "bad_dataset", "a picture of the split 'train' has no label");
+    target[label] += share; /* batches_map_classes() checked that it is a class */
     return 0;
+}
+
+static int hand_over_targets(
+    const struct batches *b, const struct slot *s, float *targets, struct error *err) {
+    int r = 0;
+
+    memset(targets, 0, (size_t)(b->batch * b->n_classes) * sizeof(*targets));
+    for (int64_t i = 0; r == 0 && i < b->batch; i++) {
+        const struct sample *one = &s->sample[i];
+        float *target = targets + i * b->n_classes;
+
+        r = add_target(b, one->item, (float)one->share, target, err);
+        if (r == 0 && one->share < 1)
+            r = add_target(b, one->other, (float)(1 - one->share), target, err);
+    }
+    return r;
+}
+
+static void hand_over_input(struct batches *b, const struct slot *s, int64_t i, float *ret) {
+    const struct sample *one = &s->sample[i];
+    size_t size = b->train.item_floats;
+    const uint8_t *pixels = s->pixels + (size_t)i * size * (size_t)b->n_parts;
+
+    feed_normalize(&b->train, pixels, ret);
+    if (one->share >= 1)
+        return;
+    feed_normalize(&b->train, pixels + size, b->mixed);
+    for (size_t k = 0; k < size; k++)
+        ret[k] = (float)one->share * ret[k] + (float)(1 - one->share) * b->mixed[k];
 }
 
 int batches_read(struct batches *b, int epoch, int64_t k, float *(*place)(void *ctx, int64_t i), void *ctx,
@@ -249,7 +303,11 @@ int batches_read(struct batches *b, int epoch, int64_t k, float *(*place)(void *
     pthread_mutex_lock(&b->lock);
     s = wait_for(b, position);
     pthread_mutex_unlock(&b->lock);
-    r = hand_over(b, s, place, ctx, targets, err);
+    r = s->failed < b->batch ? error_copy(err, &s->err) : 0;
+    if (r == 0 && targets)
+        r = hand_over_targets(b, s, targets, err);
+    for (int64_t i = 0; r == 0 && i < b->batch; i++)
+        hand_over_input(b, s, i, place(ctx, i));
     pthread_mutex_lock(&b->lock);
     b->head = position + 1;
     pthread_cond_broadcast(&b->work);
@@ -286,12 +344,13 @@ struct batches *batches_free(struct batches *b) {
     for (unsigned i = 0; i < b->n_threads; i++)
         pthread_join(b->threads[i], NULL);
     for (int i = 0; i < N_SLOTS; i++) {
-        free(b->slot[i].item);
+        free(b->slot[i].sample);
         free(b->slot[i].pixels);
     }
     feed_done(&b->train);
     feed_done(&b->val);
     free(b->order);
+    free(b->mixed);
     free(b->threads);
     pthread_cond_destroy(&b->filled);
     pthread_cond_destroy(&b->work);
@@ -300,17 +359,27 @@ struct batches *batches_free(struct batches *b) {
     return NULL;
 }
 
+static void set_augmentation(struct batches *b, const struct augment_options *o) {
+    b->augment = *o;
+    b->n_parts = o->is_wanted && o->mixup > 0 ? 2 : 1;
+    preprocess_zero(&b->train.preprocess, b->fill);
+    preprocess_size(&b->train.preprocess, &b->one.height, &b->one.width, &b->one.channels);
+}
+
 static int make_slots(struct batches *b, struct error *err) {
     size_t size;
 
-    if (__builtin_mul_overflow((size_t)b->batch, b->train.item_floats, &size))
+    if (__builtin_mul_overflow((size_t)b->batch * (size_t)b->n_parts, b->train.item_floats, &size))
+        return error_oom(err);
+    b->mixed = b->n_parts > 1 ? calloc(b->train.item_floats, sizeof(*b->mixed)) : NULL;
+    if (b->n_parts > 1 && !b->mixed)
         return error_oom(err);
     b->order = calloc(b->train.n + 1, sizeof(*b->order));
     for (int i = 0; i < N_SLOTS; i++) {
         b->slot[i] = (struct slot){.position = -1,
-            .item = calloc((size_t)b->batch, sizeof(*b->slot[i].item)),
+            .sample = calloc((size_t)b->batch, sizeof(*b->slot[i].sample)),
             .pixels = malloc(size)};
-        if (!b->slot[i].item || !b->slot[i].pixels)
+        if (!b->slot[i].sample || !b->slot[i].pixels)
             return error_oom(err);
     }
     return b->order ? 0 : error_oom(err);
@@ -353,6 +422,7 @@ int batches_open(const struct feed_source *s, const struct value *input, const s
             "the split 'train' has %llu pictures to learn from (a tenth is held out), fewer than a batch of "
             "%lld",
             (unsigned long long)b->train.n, (long long)o->batch);
+    set_augmentation(b, &o->augment);
     r = make_slots(b, err);
     if (r == 0)
         r = start_threads(b, o->threads, err);

@@ -7,6 +7,7 @@
 
 #include <jansson.h>
 
+#include "compress/augment.h"
 #include "compress/feed.h"
 #include "compress/progress.h"
 #include "config/param.h"
@@ -16,6 +17,7 @@ struct learn_options {
     int epochs, batch;
     double lr, warmup, momentum, weight_decay, label_smoothing, clip, ema;
     bool nesterov;
+    struct augment_options augment;
 };
 
 /* The choices of the options, in order; NULL-terminated. `auto` of the loss is cross entropy; `auto` of batch

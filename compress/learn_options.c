@@ -132,6 +132,14 @@ static const struct param rows[] = {
         .doc = "keep (auto): normalises by the minibatch and learns its statistics; none: leaves them",
         .source = "Ioffe and Szegedy 2015",
     },
+    {
+        .name = "augment",
+        .type = PARAM_OBJECT,
+        .at = offsetof(struct learn_options, augment),
+        .table = &augment_table,
+        .given_at = offsetof(struct learn_options, augment.is_wanted),
+        .doc = "pictures are changed by chance, anew each epoch; without the object they are not",
+    },
 };
 
 const struct param_table learn_table = {rows, sizeof(rows) / sizeof(rows[0])};

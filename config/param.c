@@ -358,11 +358,17 @@ static json_t *value_json(const struct param *p, const void *from) {
     }
 }
 
+static bool is_absent(const struct param *p, const void *from) {
+    return p->type == PARAM_OBJECT && p->given_at != NO_OFFSET &&
+           !*(const bool *)((const char *)from + p->given_at);
+}
+
 json_t *param_json(const struct param_table *t, const void *from) {
     json_t *o = json_object();
 
     for (size_t i = 0; o && i < t->n; i++)
-        json_object_set_new(o, t->param[i].name, value_json(&t->param[i], from));
+        if (!is_absent(&t->param[i], from))
+            json_object_set_new(o, t->param[i].name, value_json(&t->param[i], from));
     return o;
 }
 

@@ -70,7 +70,8 @@ int param_set_json(const struct param_table *t, const json_t *object, const char
 /* The present value as text that param_set_text reads back. Not for objects. */
 int param_print(const struct param *p, const void *from, struct buf *ret);
 
-/* All values as a JSON object (new reference); NULL: out of memory. */
+/* All values as a JSON object (new reference), without the objects that did not stand there; NULL: out of
+ * memory. */
 json_t *param_json(const struct param_table *t, const void *from);
 
 /* JSON Schema (2020-12) of the table: an object without other keys. New reference. */

@@ -171,6 +171,20 @@ void preprocess_table(const struct preprocess *p, struct preprocess_table *ret) 
             ret->value[c][v] = (float)((v * p->scale - p->mean[c]) / p->std[c]);
 }
 
+void preprocess_size(const struct preprocess *p, int *ret_height, int *ret_width, int *ret_channels) {
+    *ret_height = result_height(p);
+    *ret_width = result_width(p);
+    *ret_channels = preprocess_channels(p);
+}
+
+void preprocess_zero(const struct preprocess *p, uint8_t ret[static 3]) {
+    for (int c = 0; c < 3; c++) { /* means stand in the order of the result */
+        double v = p->scale != 0 ? p->mean[c] / p->scale : 0;
+
+        ret[p->color == PREPROCESS_BGR ? 2 - c : c] = (uint8_t)(v > 0 ? v < 255 ? v + 0.5 : 255 : 0);
+    }
+}
+
 void preprocess_normalize(
     const struct preprocess *p, const struct preprocess_table *t, const uint8_t *pixels, float *ret) {
     size_t n = (size_t)preprocess_channels(p), plane = (size_t)result_height(p) * (size_t)result_width(p);

@@ -57,6 +57,11 @@ int preprocess_pixels_encoded(const struct preprocess *p, const void *data, size
 /* Is the picture what preprocess_pixels() would make of it? */
 bool preprocess_is_ready(const struct preprocess *p, const struct picture *picture);
 
+/* [height][width][channels] of those bytes. */
+void preprocess_size(const struct preprocess *p, int *ret_height, int *ret_width, int *ret_channels);
+/* The bytes that come nearest to 0 as floats: the colour of the means. */
+void preprocess_zero(const struct preprocess *p, uint8_t ret[static 3]);
+
 /* Then to floats, through a table made once. */
 struct preprocess_table {
     float value[3][256]; /* [c][v] = (v * scale - mean[c]) / std[c], c of the result */

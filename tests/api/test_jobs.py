@@ -95,7 +95,8 @@ class Jobs(unittest.TestCase):
         self.assertEqual(rows["small"][1], rows["original"][1])
 
     def test_a_network_learns_and_the_same_seed_gives_the_same_bytes(self):
-        steps = [{"method": "finetune", "epochs": 3, "batch": 16, "lr": 0.005}]
+        steps = [{"method": "finetune", "epochs": 3, "batch": 16, "lr": 0.005,
+                  "augment": {"crop_padding": 1, "rotate": 5, "scale": 0.05, "cutout": 0.1, "color": 0.1}}]
         first, again = (self.job(name, steps=steps, seed=7) for name in ("learnt", "learnt_again"))
         self.assertEqual(first.status, 202, first)
         for made in (first, again):
@@ -150,6 +151,10 @@ class Jobs(unittest.TestCase):
         self.assertTrue(made.json()["error"].startswith("steps[1].sparsity: "), made)
         made = self.job("never", steps=[{"method": "finetune", "layers": {"include": ["/fc*"]}}])
         self.assertEqual((made.status, made.json()["code"]), (422, "method_not_applicable"), made)
+        made = self.job("never", steps=[{"method": "finetune", "augment": {"flip": 1}}])
+        self.assertEqual((made.status, made.json()["error"]), (400, "steps[0].augment.flip is not true or false"), made)
+        made = self.job("never", steps=[{"method": "finetune", "augment": {"mixup": 2}}])
+        self.assertEqual(made.status, 400, made)
         made = self.job("never", steps=[{"method": "finetune", "dataset": 1}])
         self.assertEqual((made.status, made.json()["code"]), (400, "unknown_field"), made)
 

@@ -1,6 +1,7 @@
 /* The minibatches of a training: each picture once an epoch, in an order that seed and epoch alone decide,
  * whatever the threads and wherever reading begins. */
 #include <errno.h>
+#include <math.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
@@ -62,9 +63,10 @@ static float *place(void *ctx, int64_t i) {
     return ((struct store *)ctx)->x[i];
 }
 
-static struct batches *open_batches(struct pack *p, unsigned threads, uint64_t seed) {
+static struct batches *open_augmented(
+    struct pack *p, unsigned threads, uint64_t seed, struct augment_options augment) {
     struct feed_source source = {.pack = p};
-    struct batches_options o = {.batch = BATCH, .seed = seed, .threads = threads};
+    struct batches_options o = {.batch = BATCH, .seed = seed, .threads = threads, .augment = augment};
     struct batches *b = NULL;
     struct error err = {0};
 
@@ -72,6 +74,10 @@ static struct batches *open_batches(struct pack *p, unsigned threads, uint64_t s
         fail_msg("%s", err.text);
     assert_int_equal(batches_map_classes(b, NULL, CLASSES, &err), 0);
     return b;
+}
+
+static struct batches *open_batches(struct pack *p, unsigned threads, uint64_t seed) {
+    return open_augmented(p, threads, seed, (struct augment_options){0});
 }
 
 static void read_batch(struct batches *b, int epoch, int64_t k, struct store *ret) {
@@ -116,14 +122,16 @@ static void test_each_picture_comes_once_an_epoch_with_its_label(void **state) {
 
 static void test_threads_and_the_beginning_do_not_change_a_byte(void **state) {
     static const unsigned threads[] = {0, 1, 3, 7};
+    static const struct augment_options augment = {
+        .is_wanted = true, .crop_padding = 1, .flip = true, .rotate = 9, .color = 0.2, .mixup = 0.5};
     _cleanup_(pack_freep) struct pack *p = make_pack(N, true, -1);
-    _cleanup_(batches_freep) struct batches *first = open_batches(p, 0, 5);
+    _cleanup_(batches_freep) struct batches *first = open_augmented(p, 0, 5, augment);
     int64_t n = batches_per_epoch(first);
     struct store want, s;
 
     (void)state;
     for (size_t t = 0; t < sizeof(threads) / sizeof(threads[0]); t++) {
-        _cleanup_(batches_freep) struct batches *b = open_batches(p, threads[t], 5);
+        _cleanup_(batches_freep) struct batches *b = open_augmented(p, threads[t], 5, augment);
 
         for (int round = 0; round < 40; round++) { /* in order, with leaps */
             int64_t at = (round + (round >= 20 ? 37 : 0) - (round >= 30 ? 50 : 0));
@@ -146,6 +154,69 @@ static void test_seed_and_epoch_change_the_order(void **state) {
     read_batch(a, 1, 0, &z);
     assert_memory_not_equal(&x, &y, sizeof(x));
     assert_memory_not_equal(&x, &z, sizeof(x));
+}
+
+/* Uniform pictures stay what they are wherever they are moved from, but for the black that comes in; the
+ * mixture of two is told by the two targets. */
+static void test_mixtures_and_their_targets_agree(void **state) {
+    static const struct augment_options mixup = {.is_wanted = true, .mixup = 1};
+    _cleanup_(pack_freep) struct pack *p = make_pack(N, true, -1);
+    _cleanup_(batches_freep) struct batches *plain = open_batches(p, 1, 4);
+    _cleanup_(batches_freep) struct batches *mixed = open_augmented(p, 1, 4, mixup);
+    struct store own, s;
+    int n_mixed = 0;
+
+    (void)state;
+    read_batch(plain, 1, 2, &own);
+    read_batch(mixed, 1, 2, &s);
+    for (int i = 0; i < BATCH; i++) {
+        float sum = 0, share = s.targets[i * CLASSES + number_of(own.x[i]) % CLASSES];
+        double other;
+        int n_classes = 0;
+
+        for (int c = 0; c < CLASSES; c++) {
+            float t = s.targets[i * CLASSES + c];
+
+            sum += t;
+            n_classes += t > 0;
+        }
+        assert_true(fabsf(sum - 1) < 1e-6F && share > 0 && n_classes <= 2);
+        if (n_classes < 2) /* one class, or two pictures of it */
+            continue;
+        n_mixed++;
+        /* what is left when the own share is taken away is a picture: a whole number of 255ths */
+        other = (double)(s.x[i][0] - share * own.x[i][0]) / (1 - (double)share) * 255;
+        if (share < 0.9F)
+            assert_true(fabs(other - rint(other)) < 0.01 && other > -0.01 && other < 255.01);
+    }
+    assert_in_range(n_mixed, BATCH / 2, BATCH);
+}
+
+static void test_what_is_augmented_changes_with_the_epoch(void **state) {
+    static const struct augment_options crop = {.is_wanted = true, .crop_padding = 2};
+    _cleanup_(pack_freep) struct pack *p = make_pack(N, true, -1);
+    _cleanup_(batches_freep) struct batches *b = open_augmented(p, 2, 4, crop);
+    _cleanup_(batches_freep) struct batches *plain = open_batches(p, 0, 4); /* the same order */
+    static float seen[N][FLOATS];
+    int n_same = 0, n_differ = 0;
+    struct store s, own;
+
+    (void)state;
+    for (int epoch = 0; epoch < 2; epoch++)
+        for (int64_t k = 0; k < batches_per_epoch(b); k++) {
+            read_batch(b, epoch, k, &s);
+            read_batch(plain, epoch, k, &own);
+            for (int i = 0; i < BATCH; i++) {
+                float *x = seen[number_of(own.x[i])];
+
+                if (epoch && memcmp(x, s.x[i], sizeof(s.x[i])))
+                    n_differ++;
+                else
+                    n_same += epoch;
+                memcpy(x, s.x[i], sizeof(s.x[i]));
+            }
+        }
+    assert_true(n_differ > 3 * n_same);
 }
 
 static void test_what_cannot_be_read_is_said_by_the_reader(void **state) {
@@ -201,6 +272,8 @@ int main(void) {
         cmocka_unit_test(test_each_picture_comes_once_an_epoch_with_its_label),
         cmocka_unit_test(test_threads_and_the_beginning_do_not_change_a_byte),
         cmocka_unit_test(test_seed_and_epoch_change_the_order),
+        cmocka_unit_test(test_mixtures_and_their_targets_agree),
+        cmocka_unit_test(test_what_is_augmented_changes_with_the_epoch),
         cmocka_unit_test(test_what_cannot_be_read_is_said_by_the_reader),
         cmocka_unit_test(test_labels_are_needed_only_for_targets),
         cmocka_unit_test(test_too_few_pictures_are_refused),

@@ -185,12 +185,32 @@ static void test_the_schema_says_type_range_and_default(void **state) {
     json_decref(s);
 }
 
+static void test_objects_that_did_not_stand_there_are_not_shown(void **state) {
+    static const struct {
+        const char *json;
+        bool has_inner;
+    } cases[] = {{"{}", false}, {"{\"inner\": {}}", true}};
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        _cleanup_(outer_done) struct outer o = {0};
+        json_t *j;
+
+        assert_int_equal(set(cases[i].json, &o, NULL), 0);
+        j = param_json(&table, &o);
+        assert_int_equal(json_integer_value(json_object_get(j, "count")), 4);
+        assert_int_equal(json_object_get(j, "inner") != NULL, cases[i].has_inner);
+        json_decref(j);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults_and_values_arrive),
         cmocka_unit_test(test_bad_json_is_refused_with_its_path),
         cmocka_unit_test(test_text_is_read_back_as_printed),
         cmocka_unit_test(test_the_schema_says_type_range_and_default),
+        cmocka_unit_test(test_objects_that_did_not_stand_there_are_not_shown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
