@@ -13,6 +13,13 @@ static int refuse_choice(struct error *err) {
         "finetune learns all layers: `layers` cannot choose some of them");
 }
 
+static int refuse_encoded(const struct layer_entry *e, struct error *err) {
+    return error_code(err, -EBADMSG, "method_not_applicable",
+        "node '%s': its weights are encoded (%s); training needs float weights and comes before the steps that "
+        "encode them",
+        e->id, e->form);
+}
+
 static int plan(const struct graph *g, const void *options, struct layers *layers, struct effect *effects,
     struct error *err) {
     (void)options;
@@ -21,7 +28,7 @@ static int plan(const struct graph *g, const void *options, struct layers *layer
         const struct tensor *w = g->values[g->nodes[e->node].in[1]].init;
 
         if (e->form)
-            continue;
+            return refuse_encoded(e, err);
         if (!e->is_selected)
             return refuse_choice(err);
         if (w->dtype != DT_F32)
@@ -38,10 +45,7 @@ static int check_float(struct graph *g, struct error *err) {
 
     for (size_t i = 0; r == 0 && i < layers.n; i++)
         if (layers.entry[i].form)
-            return error_code(err, -EBADMSG, "method_not_applicable",
-                "node '%s': its weights are encoded (%s); finetune needs float weights and comes before the "
-                "steps that encode them",
-                layers.entry[i].id, layers.entry[i].form);
+            return refuse_encoded(&layers.entry[i], err);
     for (size_t i = 0; r == 0 && i < g->n_nodes; i++)
         if (g->nodes[i].op->sees_codes)
             return error_code(err, -EBADMSG, "method_not_applicable",
@@ -50,20 +54,19 @@ static int check_float(struct graph *g, struct error *err) {
     return r;
 }
 
-static int apply(
-    struct work *work, const void *options, const struct scope *scope, json_t *report, struct error *err) {
+int finetune_graph(struct work *work, const struct learn_options *o, const struct learn_distil *distil,
+    const char *name, json_t *report, struct error *err) {
     struct learn_run run = {.seed = work->seed,
         .progress = work->progress,
+        .distil = distil,
         .checkpoint_seconds = work->checkpoint_seconds,
         .memory_bytes = work->memory_bytes};
     char checkpoint[4096];
     int r = check_float(work->graph, err);
 
-    if (r == 0 && (scope->exclude || (scope->include && scope->include[0])))
-        r = refuse_choice(err);
     if (r == 0 && !work->samples->source)
         r = error_code(
-            err, -EBADMSG, "data_required", "finetune needs a labelled data set, not ready inputs");
+            err, -EBADMSG, "data_required", "training needs a data set of pictures, not ready inputs");
     if (r == 0)
         r = pass_remove_identities(work->graph, err);
     if (r == 0)
@@ -72,12 +75,22 @@ static int apply(
         return r;
     run.source = work->samples->source;
     if (work->checkpoint) {
-        if (snprintf(checkpoint, sizeof(checkpoint), "%s/step%zu", work->checkpoint, work->step) >=
+        if (snprintf(checkpoint, sizeof(checkpoint), "%s/%s", work->checkpoint, name) >=
             (int)sizeof(checkpoint))
             return error_set(err, -ENAMETOOLONG, "the path of the checkpoint is too long");
         run.checkpoint = checkpoint;
     }
-    return learn(work->graph, &run, options, report, err);
+    return learn(work->graph, &run, o, report, err);
+}
+
+static int apply(
+    struct work *work, const void *options, const struct scope *scope, json_t *report, struct error *err) {
+    char name[32];
+
+    if (scope->exclude || (scope->include && scope->include[0]))
+        return refuse_choice(err);
+    snprintf(name, sizeof(name), "step%zu", work->step);
+    return finetune_graph(work, options, NULL, name, report, err);
 }
 
 const struct method method_finetune = {

@@ -2,8 +2,15 @@
 #ifndef COMPRESS_FINETUNE_H
 #define COMPRESS_FINETUNE_H
 
+#include "compress/learn.h"
 #include "compress/method.h"
 
 extern const struct method method_finetune;
+
+/* Trains work->graph, whose weights are float, with these options; `distil` NULL: by labels alone. `name`: of
+ * the checkpoint, unique in the job. Errors: those of learn(); method_not_applicable naming the node whose
+ * weights are encoded; data_required. */
+int finetune_graph(struct work *work, const struct learn_options *o, const struct learn_distil *distil,
+    const char *name, json_t *report, struct error *err);
 
 #endif

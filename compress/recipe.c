@@ -14,9 +14,7 @@ struct common {
         char **include, **exclude;
     } layers;
     bool has_recover;
-    struct {
-        struct recover_calibrate calibrate;
-    } recover;
+    struct recover recover;
 };
 
 static const struct param layer_rows[] = {
@@ -34,46 +32,6 @@ static const struct param layer_rows[] = {
     },
 };
 static const struct param_table layer_table = {layer_rows, 2};
-
-static const struct param calibrate_rows[] = {
-    {
-        .name = "samples",
-        .type = PARAM_INT,
-        .at = offsetof(struct recover_calibrate, samples),
-        .min = 1,
-        .max = 100000,
-        .dflt = "512",
-        .doc = "calibration samples",
-    },
-    {
-        .name = "bias",
-        .type = PARAM_BOOL,
-        .at = offsetof(struct recover_calibrate, bias),
-        .dflt = "true",
-        .doc = "match each channel's mean",
-    },
-    {
-        .name = "variance",
-        .type = PARAM_BOOL,
-        .at = offsetof(struct recover_calibrate, variance),
-        .dflt = "true",
-        .doc = "match each channel's deviation",
-    },
-};
-static const struct param_table calibrate_table = {calibrate_rows, 3};
-
-static const struct param recover_rows[] = {
-    {
-        .name = "calibrate",
-        .type = PARAM_OBJECT,
-        .at = offsetof(struct common, recover.calibrate) - offsetof(struct common, recover),
-        .table = &calibrate_table,
-        .given_at = offsetof(struct common, recover.calibrate.is_wanted) - offsetof(struct common, recover),
-        .doc = "statistics of the parent's pre-activations restored, without training",
-        .source = "Nagel et al. 2019; Finkelstein et al. 2019, Fighting quantization bias with bias",
-    },
-};
-static const struct param_table recover_table = {recover_rows, 1};
 
 static const struct param common_rows[] = {
     {
@@ -188,9 +146,13 @@ int recipe_new(const json_t *steps, struct recipe **ret, struct error *err) {
     return 0;
 }
 
+static bool needs_data(const struct recover *r) {
+    return r->calibrate.is_wanted || recover_trains(r);
+}
+
 bool recipe_needs_data(const struct recipe *r) {
     for (size_t i = 0; i < r->n; i++)
-        if (r->step[i].method->needs_data || r->step[i].common.recover.calibrate.is_wanted)
+        if (r->step[i].method->needs_data || needs_data(&r->step[i].common.recover))
             return true;
     return false;
 }
@@ -211,9 +173,8 @@ static int check_data(const struct recipe *r, bool has_data, struct error *err) 
         if (!has_data && s->method->needs_data)
             return error_code(err, -EBADMSG, "data_required", "steps[%zu]: method '%s' needs a data set", i,
                 s->method->name);
-        if (!has_data && s->common.recover.calibrate.is_wanted)
-            return error_code(
-                err, -EBADMSG, "data_required", "steps[%zu].recover.calibrate needs a data set", i);
+        if (!has_data && needs_data(&s->common.recover))
+            return error_code(err, -EBADMSG, "data_required", "steps[%zu].recover needs a data set", i);
     }
     return 0;
 }
@@ -257,6 +218,21 @@ static void skip_encoded(struct layers *layers, const json_t *steps) {
     }
 }
 
+/* What a step encodes is not trained afterwards. */
+static int check_training(
+    const struct step *s, const struct layers *layers, const struct effect *effects, struct error *err) {
+    for (size_t i = 0; i < layers->n && recover_trains(&s->common.recover); i++) {
+        const struct layer_entry *e = &layers->entry[i];
+        const char *form = e->is_selected ? effects[i].form : e->form;
+
+        if (form && strcmp(form, "dense") != 0)
+            return error_code(err, -EBADMSG, "method_not_applicable",
+                "recover.%s trains float weights, and those of layer '%s' are encoded (%s) by then",
+                s->common.recover.has_finetune ? "finetune" : "distill", e->id, form);
+    }
+    return 0;
+}
+
 /* `steps`: the plans of those before it. */
 static int plan_step(const struct step *s, const json_t *steps, struct graph *g, const struct summary *now,
     json_t *ret, struct error *err) {
@@ -274,6 +250,8 @@ static int plan_step(const struct step *s, const json_t *steps, struct graph *g,
     if (!effects)
         return error_oom(err);
     r = s->method->plan(g, s->options, &layers, effects, err);
+    if (r == 0)
+        r = check_training(s, &layers, effects, err);
     if (r < 0)
         return r;
     for (size_t i = 0; i < layers.n; i++) {
@@ -354,8 +332,8 @@ static int run_step(
     struct scope scope = scope_of(s);
     int r = s->method->apply(work, s->options, &scope, report, err);
 
-    if (r == 0 && s->common.recover.calibrate.is_wanted)
-        r = recover_calibrate(work, parent, &s->common.recover.calibrate, err);
+    if (r == 0)
+        r = recover_run(work, parent, &s->common.recover, report, err);
     if (r == 0 && graph_drop_unused(work->graph) < 0)
         r = error_oom(err);
     return r;

@@ -1,13 +1,15 @@
-/* Recovery after a step without training: `recover.calibrate` (methods.md).
+/* Recovery after a step (methods.md): `recover.calibrate` without training, then `recover.finetune` and
+ * `recover.distill`, which are one training: by labels, by the parent's answers, or by both.
  *
- * Layer by layer, in order, the channels of each changed layer's pre-activations are brought back to the
- * parent's mean and, when asked, deviation on the calibration samples: y' = m y + a, folded into the layer's
- * weights (their scales when quantised) and bias. Re-estimation of batch norm for networks whose batch norm
- * is folded (Nagel et al. 2019, section 4.2; Finkelstein et al. 2019, "Fighting quantization bias with
- * bias"). */
+ * Calibration.  * Layer by layer, in order, the channels of each changed layer's pre-activations are brought
+ * back to the parent's mean and, when asked, deviation on the calibration samples: y' = m y + a, folded into
+ * the layer's weights (their scales when quantised) and bias. Re-estimation of batch norm for networks whose
+ * batch norm is folded (Nagel et al. 2019, section 4.2; Finkelstein et al. 2019, "Fighting quantization bias
+ * with bias"). */
 #ifndef COMPRESS_RECOVER_H
 #define COMPRESS_RECOVER_H
 
+#include "compress/distil.h"
 #include "compress/method.h"
 
 struct recover_calibrate {
@@ -15,6 +17,22 @@ struct recover_calibrate {
     int samples;
     bool bias, variance;
 };
+
+struct recover {
+    struct recover_calibrate calibrate;
+    bool has_finetune, has_distill;
+    struct learn_options finetune; /* also of a distillation */
+    struct distil_options distill;
+};
+
+extern const struct param_table recover_table;
+
+/* Does the recovery train the network? */
+bool recover_trains(const struct recover *r);
+
+/* Whatever of it is wanted, in order; fills "finetune" of the report. */
+int recover_run(struct work *work, const struct graph *parent, const struct recover *o, json_t *report,
+    struct error *err);
 
 /* `parent` is the job's `from`, in any form; layers are matched by id. */
 int recover_calibrate(

@@ -343,6 +343,7 @@ static int print_option(const struct param *p, struct buf *ret) {
         [PARAM_STRING] = " TEXT",
         [PARAM_LIST] = " A,B",
         [PARAM_OBJECT] = "",
+        [PARAM_OBJECTS] = "",
     };
     char flag[64];
     int r;

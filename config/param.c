@@ -166,6 +166,7 @@ int param_set_text(const struct param *p, const char *text, void *ret, struct er
     case PARAM_STRING: return set_string(p, text, ret, err);
     case PARAM_LIST: return set_list(p, text, ret, err);
     case PARAM_OBJECT:
+    case PARAM_OBJECTS:
     default: return error_set(err, -EINVAL, "%s: an object cannot be given as text", p->name);
     }
 }
@@ -210,6 +211,45 @@ static int list_from_json(
     return 0;
 }
 
+static void *item_of(const struct param *p, const struct param_objects *o, size_t i) {
+    return (char *)o->item + i * p->item_size;
+}
+
+static void free_objects(const struct param *p, struct param_objects *o) {
+    for (size_t i = 0; i < o->n; i++)
+        param_done(p->table, item_of(p, o, i));
+    free(o->item);
+    *o = (struct param_objects){0};
+}
+
+static int objects_from_json(
+    const struct param *p, const json_t *j, const char *path, void *ret, struct error *err) {
+    struct param_objects list = {0}, *at = member(p, ret);
+    size_t n = json_array_size(j);
+    char name[320];
+    int r = 0;
+
+    if (!json_is_array(j) || n < 1 || n > (size_t)p->max)
+        return error_set(err, -EINVAL, "%s is not a list of 1 to %.0f objects", path, p->max);
+    list.item = calloc(n, p->item_size);
+    if (!list.item)
+        return error_oom(err);
+    for (; r == 0 && list.n < n; list.n++) {
+        snprintf(name, sizeof(name), "%s[%zu]", path, list.n);
+        r = param_defaults(p->table, item_of(p, &list, list.n), err);
+        if (r == 0)
+            r = param_set_json(
+                p->table, json_array_get(j, list.n), NULL, name, item_of(p, &list, list.n), err);
+    }
+    if (r == 0) {
+        free_objects(p, at);
+        *at = list;
+    } else {
+        free_objects(p, &list);
+    }
+    return r;
+}
+
 static int set_json(const struct param *p, const json_t *j, const char *path, void *ret, struct error *err) {
     switch (p->type) {
     case PARAM_BOOL:
@@ -232,6 +272,7 @@ static int set_json(const struct param *p, const json_t *j, const char *path, vo
         return json_is_string(j) ? set_string(p, json_string_value(j), ret, err)
                                  : wrong_type(path, "a string", err);
     case PARAM_LIST: return list_from_json(p, j, path, ret, err);
+    case PARAM_OBJECTS: return objects_from_json(p, j, path, ret, err);
     case PARAM_OBJECT:
     default:
         if (p->given_at != NO_OFFSET)
@@ -333,8 +374,17 @@ int param_print(const struct param *p, const void *from, struct buf *ret) {
     case PARAM_STRING: return buf_puts(ret, *(char *const *)m ? *(char *const *)m : "");
     case PARAM_LIST: return print_list(*(char **const *)m, ret);
     case PARAM_OBJECT:
+    case PARAM_OBJECTS:
     default: return -EINVAL;
     }
+}
+
+static json_t *objects_json(const struct param *p, const struct param_objects *o) {
+    json_t *list = json_array();
+
+    for (size_t i = 0; list && i < o->n; i++)
+        json_array_append_new(list, param_json(p->table, item_of(p, o, i)));
+    return list;
 }
 
 static json_t *value_json(const struct param *p, const void *from) {
@@ -353,6 +403,7 @@ static json_t *value_json(const struct param *p, const void *from) {
         for (char *const *s = *(char **const *)m; s && *s; s++)
             json_array_append_new(list, json_string(*s));
         return list;
+    case PARAM_OBJECTS: return objects_json(p, m);
     case PARAM_OBJECT:
     default: return param_json(p->table, m);
     }
@@ -384,6 +435,9 @@ static json_t *type_schema(const struct param *p) {
 
     if (p->type == PARAM_OBJECT)
         return param_schema(p->table);
+    if (p->type == PARAM_OBJECTS)
+        return json_pack("{s:s, s:i, s:i, s:o}", "type", "array", "minItems", 1, "maxItems", (int)p->max,
+            "items", param_schema(p->table));
     if (p->type == PARAM_LIST)
         return json_pack("{s:s, s:{s:s}}", "type", "array", "items", "type", "string");
     if (p->type != PARAM_ENUM) {
@@ -467,5 +521,7 @@ void param_done(const struct param_table *t, void *of) {
         }
         if (p->type == PARAM_OBJECT)
             param_done(p->table, member(p, of));
+        if (p->type == PARAM_OBJECTS)
+            free_objects(p, member(p, of));
     }
 }

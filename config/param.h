@@ -17,14 +17,20 @@
 #include "base/error.h"
 
 enum param_type {
-    PARAM_BOOL,   /* bool; text: true/false, yes/no, on/off, 1/0 */
-    PARAM_INT,    /* int */
-    PARAM_SIZE,   /* int64_t, bytes; text with K, M, G (powers of 1024) */
-    PARAM_REAL,   /* double */
-    PARAM_ENUM,   /* int: index into choices */
-    PARAM_STRING, /* char *, owned, NULL: not set */
-    PARAM_LIST,   /* char **, owned, NULL-terminated, NULL: empty; text: separated by commas or blanks */
-    PARAM_OBJECT, /* a nested struct, inline; its bool `is_given` tells whether it stood there */
+    PARAM_BOOL,    /* bool; text: true/false, yes/no, on/off, 1/0 */
+    PARAM_INT,     /* int */
+    PARAM_SIZE,    /* int64_t, bytes; text with K, M, G (powers of 1024) */
+    PARAM_REAL,    /* double */
+    PARAM_ENUM,    /* int: index into choices */
+    PARAM_STRING,  /* char *, owned, NULL: not set */
+    PARAM_LIST,    /* char **, owned, NULL-terminated, NULL: empty; text: separated by commas or blanks */
+    PARAM_OBJECT,  /* a nested struct, inline; its bool `is_given` tells whether it stood there */
+    PARAM_OBJECTS, /* struct param_objects: a list of structs of one table; at most `max` of them */
+};
+
+struct param_objects {
+    void *item; /* owned; n structs of the row's item_size */
+    size_t n;
 };
 
 struct param_table;
@@ -36,7 +42,8 @@ struct param {
     double min, max;                 /* INT, SIZE, REAL; both 0: unbounded */
     const char *dflt;                /* as text; NULL: 0, NULL or empty */
     const char *const *choices;      /* ENUM: NULL-terminated */
-    const struct param_table *table; /* OBJECT */
+    const struct param_table *table; /* OBJECT, OBJECTS */
+    size_t item_size;                /* OBJECTS */
     size_t given_at;                 /* OBJECT: offset of the bool in the outer struct; NO_OFFSET: none */
     /* "scheme=int8,int4": the key may stand only when that ENUM of the same table has one of the values.
      * NULL: always */

@@ -141,11 +141,30 @@ class Jobs(unittest.TestCase):
             self.assertEqual(len(digests), 1, digests)
             self.assertEqual(os.listdir(os.path.join(daemon.state, "checkpoints")), [])
 
+    def test_the_parent_teaches_what_a_step_has_lost(self):
+        spoil = {"method": "finetune", "epochs": 1, "lr": 1, "momentum": 0, "clip": 4, "batch": 16}
+        learn = {"epochs": 15, "batch": 16, "lr": 0.003, "optimizer": "adam"}
+        accuracy = {}
+        for name, recover in (("spoilt", None), ("taught", {"finetune": learn, "distill": {"labels": False}}),
+                              ("taught_both", {"finetune": learn, "distill": {"knowledge": [{"weight": 0.5, "temperature": 2}]}})):
+            made = self.job(name, steps=[{**spoil, **({"recover": recover} if recover else {})}], seed=3)
+            job = self.daemon.wait_job(made.json()["id"])
+            self.assertEqual(job["state"], "succeeded", job)
+            accuracy[name] = job["result"]["evaluation"]["accuracy"]
+        self.assertLess(accuracy["spoilt"] + 0.05, min(accuracy["taught"], accuracy["taught_both"]), accuracy)
+
     def test_what_cannot_be_learnt_is_refused(self):
-        for steps, code in (([{"method": "finetune", "batch": 4096}], "bad_dataset"),
-                            ([INT8[0], {"method": "finetune"}], "method_not_applicable")):
-            job = self.daemon.wait_job(self.job("never", steps=steps).json()["id"])
-            self.assertEqual((job["state"], job["error"]["code"]), ("failed", code), job)
+        job = self.daemon.wait_job(self.job("never", steps=[{"method": "finetune", "batch": 4096}]).json()["id"])
+        self.assertEqual((job["state"], job["error"]["code"]), ("failed", "bad_dataset"), job)
+        for steps, sentence in (([INT8[0], {"method": "finetune"}], "node '/conv1/Conv': its weights are encoded (int8)"),
+                                ([{**INT8[0], "recover": {"finetune": {}}}], "recover.finetune trains float weights"),
+                                ([{**INT8[0], "recover": {"distill": {}}}], "recover.distill trains float weights")):
+            made = self.job("never", steps=steps)
+            self.assertEqual((made.status, made.json()["code"]), (422, "method_not_applicable"), made)
+            self.assertIn(sentence, made.json()["error"])
+        made = self.job("never", steps=[{"method": "finetune", "recover": {"distill": {"knowledge": [{"kind": "touch"}]}}}])
+        self.assertEqual(made.status, 400, made)
+        self.assertIn("steps[0].recover.distill.knowledge[0].kind: 'touch' is not one of logits", made.json()["error"])
         made = self.job("never", steps=[INT8[0], {"method": "encode", "form": {"structure": "dense"}, "sparsity": 0.9}])
         self.assertEqual(made.status, 400, made)
         self.assertTrue(made.json()["error"].startswith("steps[1].sparsity: "), made)
@@ -182,10 +201,10 @@ class Jobs(unittest.TestCase):
         self.assertEqual([row["reason"] for row in two.json()["layers"] if row["id"].startswith("/fc")],
                          ["its weights are encoded already"] * 3)
 
-        job = self.daemon.wait_job(self.daemon.post("/api/v1/jobs", {**body, "steps": [{"method": "finetune"}]}).json()["id"])
-        self.assertEqual((job["state"], job["error"]["code"]), ("failed", "method_not_applicable"), job)
-        self.assertIn("node '/fc1/Gemm': its weights are encoded (codebook); finetune needs float weights",
-                      job["error"]["message"])
+        made = self.daemon.post("/api/v1/jobs", {**body, "steps": [{"method": "finetune"}]})
+        self.assertEqual((made.status, made.json()["code"]), (422, "method_not_applicable"), made)
+        self.assertIn("node '/fc1/Gemm': its weights are encoded (codebook); training needs float weights",
+                      made.json()["error"])
 
         made = self.daemon.wait_job(self.daemon.post("/api/v1/jobs", {**body, "variant": "both", "steps": [quantize]}).json()["id"])
         self.assertEqual(made["state"], "succeeded", made)

@@ -21,6 +21,7 @@ struct outer {
     char *text;
     bool has_inner;
     struct inner inner;
+    struct param_objects parts;
 };
 
 static const struct param inner_rows[] = {
@@ -66,8 +67,14 @@ static const struct param outer_rows[] = {
         .at = offsetof(struct outer, inner),
         .table = &inner_table,
         .given_at = offsetof(struct outer, has_inner)},
+    {.name = "parts",
+        .type = PARAM_OBJECTS,
+        .at = offsetof(struct outer, parts),
+        .table = &inner_table,
+        .item_size = sizeof(struct inner),
+        .max = 3},
 };
-static const struct param_table table = {outer_rows, 7};
+static const struct param_table table = {outer_rows, 8};
 
 static void outer_done(struct outer *o) {
     param_done(&table, o);
@@ -98,6 +105,23 @@ static void test_defaults_and_values_arrive(void **state) {
     assert_string_equal(o.text, "x");
     assert_string_equal(o.inner.names[1], "b");
     assert_null(o.inner.names[2]);
+    assert_int_equal(o.parts.n, 0);
+}
+
+static void test_lists_of_objects_arrive(void **state) {
+    _cleanup_(outer_done) struct outer o = {0};
+    struct error err = {0};
+    const struct inner *parts;
+    json_t *again;
+
+    (void)state;
+    assert_int_equal(set("{\"parts\": [{\"depth\": 1}, {\"names\": [\"a\"]}]}", &o, &err), 0);
+    parts = o.parts.item;
+    assert_true(o.parts.n == 2 && parts[0].depth == 1 && parts[1].depth == 3);
+    assert_string_equal(parts[1].names[0], "a");
+    again = param_json(&table, &o);
+    assert_int_equal(json_array_size(json_object_get(again, "parts")), 2);
+    json_decref(again);
 }
 
 static void test_bad_json_is_refused_with_its_path(void **state) {
@@ -106,6 +130,9 @@ static void test_bad_json_is_refused_with_its_path(void **state) {
     } cases[] = {
         {"{\"cout\": 1}", "steps[1].cout is not known", "unknown_field"},
         {"{\"inner\": {\"deep\": 1}}", "steps[1].inner.deep is not known", "unknown_field"},
+        {"{\"parts\": [{}, {\"deep\": 1}]}", "steps[1].parts[1].deep is not known", "unknown_field"},
+        {"{\"parts\": []}", "steps[1].parts is not a list of 1 to 3 objects", NULL},
+        {"{\"parts\": {}}", "steps[1].parts is not a list of 1 to 3 objects", NULL},
         {"{\"count\": 9}", "steps[1].count: 9 is not from 1 to 8", NULL},
         {"{\"count\": 1.5}", "steps[1].count is not a whole number", NULL},
         {"{\"count\": 99999999999999999}", "steps[1].count", NULL},
@@ -207,6 +234,7 @@ static void test_objects_that_did_not_stand_there_are_not_shown(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults_and_values_arrive),
+        cmocka_unit_test(test_lists_of_objects_arrive),
         cmocka_unit_test(test_bad_json_is_refused_with_its_path),
         cmocka_unit_test(test_text_is_read_back_as_printed),
         cmocka_unit_test(test_the_schema_says_type_range_and_default),
