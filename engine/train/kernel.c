@@ -7,6 +7,7 @@
 #include "engine/train/rows.h"
 
 const struct train_kernel *const train_kernel_table[] = {
+    &train_activation,
     &train_add,
     &train_batch_norm,
     &train_clamp,
@@ -40,8 +41,8 @@ int train_kernel_pick(const struct train_layer *l, const struct train_kernel **r
         struct error e = {0};
         int r;
 
-        if ((l->reference && k != &train_reference) || !runs_op(k, l->node->op_type) ||
-            (has_tail(l) && !k->takes_tail) || !k->fits(l))
+        if ((l->reference && k != &train_reference && k != &train_activation) ||
+            !runs_op(k, l->node->op_type) || (has_tail(l) && !k->takes_tail) || !k->fits(l))
             continue;
         *needs = (struct train_needs){0};
         r = k->prepare(l, ret, needs, &e);

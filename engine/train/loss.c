@@ -88,11 +88,11 @@ static double bce(
 }
 
 static const struct loss_kind kinds[] = {
-    {"bce", 1, bce},
-    {"cross_entropy", 1, cross_entropy},
-    {"distil", 2, distil},
-    {"kl", 1, kl},
-    {"l2", 1, l2},
+    {"bce", 1, true, bce},
+    {"cross_entropy", 1, false, cross_entropy},
+    {"distil", 2, false, distil},
+    {"kl", 1, false, kl},
+    {"l2", 1, true, l2},
 };
 
 const struct loss_kind *loss_find(const char *name) {

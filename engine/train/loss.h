@@ -3,6 +3,7 @@
 #ifndef ENGINE_TRAIN_LOSS_H
 #define ENGINE_TRAIN_LOSS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,7 +15,8 @@ struct loss_param {
 
 struct loss_kind {
     const char *name;
-    unsigned n_targets; /* y holds so many times n numbers */
+    unsigned n_targets;  /* y holds so many times n numbers */
+    bool is_elementwise; /* a sum over the outputs, whatever their shape */
     /* The loss of one sample; d[0..n) = scale times its gradient by the outputs. */
     double (*run)(
         const struct loss_param *p, const float *o, const float *y, int64_t n, float scale, float *d);

@@ -8,12 +8,12 @@
 #include "base/cleanup.h"
 #include "engine/hugemem.h"
 
-/* The value the loss sees: the first output, before a Softmax at its end. */
-static int find_logits(const struct graph *g) {
+/* The value the loss sees: the first output, before a Softmax at its end unless it was asked for. */
+static int find_logits(const struct graph *g, const struct trainer_options *o) {
     int v = g->outputs[0];
     const struct node *n = g->values[v].producer >= 0 ? &g->nodes[g->values[v].producer] : NULL;
 
-    if (n && (!strcmp(n->op_type, "Softmax") || !strcmp(n->op_type, "LogSoftmax")))
+    if (!o->tap && n && (!strcmp(n->op_type, "Softmax") || !strcmp(n->op_type, "LogSoftmax")))
         v = n->in[0];
     return v;
 }
@@ -84,7 +84,15 @@ static int add_param(struct tape *t, int v, bool is_stat, bool decays, struct er
     return 0;
 }
 
-static int find_params(struct tape *t, const bool *is_needed, struct error *err) {
+static bool is_frozen(const struct trainer_options *o, int v) {
+    for (size_t i = 0; i < o->n_frozen; i++)
+        if (o->frozen[i] == v)
+            return true;
+    return false;
+}
+
+static int find_params(
+    struct tape *t, const struct trainer_options *o, const bool *is_needed, struct error *err) {
     for (size_t i = 0; i < t->graph->n_nodes; i++) {
         const struct node *n = &t->graph->nodes[i];
 
@@ -92,7 +100,7 @@ static int find_params(struct tape *t, const bool *is_needed, struct error *err)
             bool is_stat = n->op->stats & 1u << k;
             int r = 0;
 
-            if (n->in[k] >= 0 && (is_stat || n->op->params & 1u << k))
+            if (n->in[k] >= 0 && (is_stat || n->op->params & 1u << k) && !is_frozen(o, n->in[k]))
                 r = add_param(t, n->in[k], is_stat, n->op->couple == OP_COUPLE_FREE && k == 1, err);
             if (r < 0)
                 return r;
@@ -100,13 +108,26 @@ static int find_params(struct tape *t, const bool *is_needed, struct error *err)
     }
     if (!t->n_params)
         return error_code(err, -EBADMSG, "invalid_model", "the network has no parameters to learn");
+    return 0;
+}
+
+static void place_gradient(struct tape *t, size_t i) {
+    t->param_at[i] = t->n_block;
+    t->n_block += (t->param[i].n + 15) / 16 * 16;
+}
+
+/* What is moved comes first. Weights that a transform replaces have a gradient, which only it reads. */
+static int place_gradients(struct tape *t, struct error *err) {
     t->param_at = calloc(t->n_params, sizeof(*t->param_at));
     if (!t->param_at)
         return error_oom(err);
-    for (size_t i = 0; i < t->n_params; i++) {
-        t->param_at[i] = t->n_grad;
-        t->n_grad += t->param[i].is_stat ? 0 : (t->param[i].n + 15) / 16 * 16;
-    }
+    for (size_t i = 0; i < t->n_params; i++)
+        if (!t->param[i].is_stat)
+            place_gradient(t, i);
+    t->n_grad = t->n_block;
+    for (size_t i = 0; i < t->n_params; i++)
+        if (t->param[i].is_stat && t->value[t->param[i].value].wants)
+            place_gradient(t, i);
     return 0;
 }
 
@@ -281,12 +302,12 @@ static int check_graph(const struct graph *g, const struct shape *item, struct e
     return 0;
 }
 
-/* [N][K], or that with dimensions of 1 behind it. */
-static int check_logits(const struct tensor *t, int64_t lane_batch, struct error *err) {
+/* [N][K], or that with dimensions of 1 behind it; of a tap, whatever begins with the batch. */
+static int check_logits(const struct tensor *t, int64_t lane_batch, bool is_tap, struct error *err) {
     bool is_ok = t->dtype == DT_F32 && t->shape.rank >= 2 && t->shape.dim[0] == lane_batch;
     char text[SHAPE_TEXT_MAX];
 
-    for (int i = 2; i < t->shape.rank; i++)
+    for (int i = 2; i < t->shape.rank && !is_tap; i++)
         is_ok = is_ok && t->shape.dim[i] == 1;
     if (is_ok)
         return 0;
@@ -314,14 +335,18 @@ int tape_build(const struct graph *g, const struct shape *item, const struct tra
     if (r < 0)
         return r;
     ret->input = g->inputs[0];
-    ret->logits = find_logits(g);
+    ret->logits = find_logits(g, o);
     if (g->values[ret->logits].producer < 0 || ret->value[ret->logits].t.data)
         return error_code(err, -EBADMSG, "invalid_model", "the output does not depend on the input");
-    r = check_logits(&ret->value[ret->logits].t, o->batch / o->lanes, err);
+    r = check_logits(&ret->value[ret->logits].t, o->batch / o->lanes, o->tap != NULL, err);
     if (r < 0)
         return r;
     mark_needed(ret, ret->logits, is_needed);
-    r = find_params(ret, is_needed, err);
+    r = find_params(ret, o, is_needed, err);
+    if (r == 0)
+        r = transforms_build(ret, o->weights, o->n_weights, err);
+    if (r == 0)
+        r = place_gradients(ret, err);
     if (r == 0)
         r = add_steps(ret, o, is_needed, err);
     if (r == 0)
@@ -334,6 +359,7 @@ void tape_done(struct tape *t) {
         step_done(&t->step[i]);
     for (size_t i = 0; i < t->n_params; i++)
         hugemem_free(t->param[i].data, (size_t)t->param[i].n * sizeof(float));
+    transforms_done(&t->transforms);
     free(t->param);
     free(t->param_at);
     free(t->step);

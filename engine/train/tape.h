@@ -10,6 +10,7 @@
 #include "engine/shape_infer.h"
 #include "engine/train/kernel.h"
 #include "engine/train/trainer.h"
+#include "engine/train/transform_run.h"
 
 struct tape_span {
     int first, last; /* in time; -1: none */
@@ -59,7 +60,9 @@ struct tape {
     struct train_param *param;
     size_t n_params;
     int64_t *param_at; /* offset of each in one block of all gradients */
-    int64_t n_grad;    /* elements of that block */
+    int64_t n_grad;    /* elements of that block that parameters are moved by */
+    int64_t n_block;   /* … and, behind them, gradients of weights that transforms replace */
+    struct transforms transforms;
     size_t arena_size, scratch_at;
     struct onednn *onednn;
     struct cpu cpu;

@@ -8,10 +8,22 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "engine/hugemem.h"
+#include "engine/train/session.h"
 #include "engine/train/trainer_priv.h"
 
 static void *at(const struct trainer *t, unsigned lane, size_t offset) {
     return t->arena[lane] + offset;
+}
+
+/* Bytes of a lane's outputs and their gradient in plain layout, where they lie channels last; 0: they do not.
+ */
+static size_t turned_size(const struct trainer *t) {
+    const struct shape *s = &t->tape.value[t->tape.logits].t.shape;
+    int64_t plane = 1;
+
+    for (int i = 2; i < s->rank; i++)
+        plane *= s->dim[i];
+    return plane > 1 && s->dim[1] > 1 ? (size_t)train_count(s) * 2 * sizeof(float) : 0;
 }
 
 static void lanes_free(struct trainer *t) {
@@ -21,7 +33,9 @@ static void lanes_free(struct trainer *t) {
         if (t->plain[i])
             hugemem_free(t->plain[i], (size_t)(t->lane_batch * t->item) * sizeof(float));
         if (t->grad[i])
-            hugemem_free(t->grad[i], (size_t)t->tape.n_grad * sizeof(float));
+            hugemem_free(t->grad[i], (size_t)t->tape.n_block * sizeof(float));
+        if (t->turned[i])
+            hugemem_free(t->turned[i], turned_size(t));
     }
 }
 
@@ -33,6 +47,7 @@ struct trainer *trainer_free(struct trainer *t) {
         hugemem_free(t->kept, (size_t)t->tape.n_grad * sizeof(float));
     free(t->us);
     tape_done(&t->tape);
+    graph_free(t->session);
     free(t);
     return NULL;
 }
@@ -42,8 +57,9 @@ static int lanes_new(struct trainer *t, struct error *err) {
     for (unsigned i = 0; i < t->options.lanes; i++) {
         t->arena[i] = hugemem_new(t->lane_size);
         t->plain[i] = hugemem_new((size_t)(t->lane_batch * t->item) * sizeof(float));
-        t->grad[i] = hugemem_new((size_t)t->tape.n_grad * sizeof(float));
-        if (!t->arena[i] || !t->plain[i] || !t->grad[i])
+        t->grad[i] = hugemem_new((size_t)t->tape.n_block * sizeof(float));
+        t->turned[i] = turned_size(t) ? hugemem_new(turned_size(t)) : NULL;
+        if (!t->arena[i] || !t->plain[i] || !t->grad[i] || (turned_size(t) && !t->turned[i]))
             return error_oom(err);
     }
     return 0;
@@ -63,9 +79,14 @@ int trainer_new(const struct graph *g, const struct shape *item, const struct tr
             t->options.lanes);
     t->lane_batch = o->batch / t->options.lanes;
     t->item = train_count(item);
-    r = tape_build(g, item, &t->options, &t->tape, err);
+    r = session_graph_new(g, item, o, &t->session, err);
+    if (r == 0)
+        r = tape_build(t->session ? t->session : g, item, &t->options, &t->tape, err);
     if (r < 0)
         return r;
+    for (size_t i = 0; i < t->tape.n_params; i++)
+        if (t->tape.param[i].value >= (int)g->n_values) /* of a node that the session added */
+            t->tape.param[i].value = -1;
     t->outputs = train_count(&t->tape.value[t->tape.logits].t.shape) / t->lane_batch;
     r = lanes_new(t, err);
     if (r < 0)
@@ -75,7 +96,9 @@ int trainer_new(const struct graph *g, const struct shape *item, const struct tr
 }
 
 size_t trainer_bytes(const struct trainer *t) {
-    size_t lane = t->lane_size + (size_t)(t->lane_batch * t->item + t->tape.n_grad) * sizeof(float), all = 0;
+    size_t lane = t->lane_size + (size_t)(t->lane_batch * t->item + t->tape.n_block) * sizeof(float) +
+                  turned_size(t),
+           all = t->tape.transforms.bytes;
 
     for (size_t i = 0; i < t->tape.n_params; i++)
         all += (size_t)t->tape.param[i].n * sizeof(float);
@@ -87,9 +110,11 @@ float *trainer_input(struct trainer *t, int64_t i) {
 }
 
 const float *trainer_output(const struct trainer *t, int64_t i) {
-    const float *lane = at(t, (unsigned)(i / t->lane_batch), t->tape.value[t->tape.logits].span.at);
+    unsigned lane = (unsigned)(i / t->lane_batch);
+    const struct tape_value *v = &t->tape.value[t->tape.logits];
+    const float *first = t->turned[lane] ? t->turned[lane] : at(t, lane, v->span.at);
 
-    return lane + i % t->lane_batch * t->outputs;
+    return first + i % t->lane_batch * t->outputs;
 }
 
 int64_t trainer_n_outputs(const struct trainer *t) {
@@ -123,7 +148,7 @@ static void bind(const struct trainer *t, const struct tape_step *s, unsigned la
         b->d_in[k] = b->stats[k] = NULL;
         if (!v)
             continue;
-        if (v->param >= 0 && tape->param[v->param].is_stat)
+        if (v->param >= 0 && tape->param[v->param].is_stat && !v->wants)
             b->stats[k] = v->t.data;
         if (s->wants[k])
             b->d_in[k] = v->param >= 0 ? (void *)(t->grad[lane] + tape->param_at[v->param])
@@ -159,17 +184,29 @@ static void run_item(const struct call *c, const struct tape_item *item, unsigne
         s->kernel->backward(s->state, &io, item->phase);
 }
 
+/* Outputs where trainer_output() reads them. */
+static void show_outputs(struct trainer *t, unsigned lane) {
+    const struct tape_value *v = &t->tape.value[t->tape.logits];
+
+    if (t->turned[lane])
+        train_to_plain(&v->t.shape, at(t, lane, v->span.at), t->turned[lane], false);
+}
+
 static void run_loss(const struct call *c, unsigned lane) {
     struct trainer *t = c->t;
     const struct tape_value *v = &t->tape.value[t->tape.logits];
-    const float *o = at(t, lane, v->span.at);
-    int64_t n_targets = t->outputs * c->loss->kind->n_targets;
-    const float *y = c->targets + (int64_t)lane * t->lane_batch * n_targets;
-    float *d = at(t, lane, v->d_span.at), scale = 1 / (float)t->options.batch;
+    int64_t n_targets = t->outputs * c->loss->kind->n_targets, first = (int64_t)lane * t->lane_batch;
+    const float *o = trainer_output(t, first), *y = c->targets + first * n_targets;
+    float *d = t->turned[lane] ? t->turned[lane] + t->lane_batch * t->outputs : at(t, lane, v->d_span.at);
+    float scale = 1 / (float)t->options.batch;
     double sum = 0;
 
-    for (int64_t i = 0; i < t->lane_batch; i++, o += t->outputs, y += n_targets, d += t->outputs)
-        sum += c->loss->kind->run(&c->loss->param, o, y, t->outputs, scale, d);
+    show_outputs(t, lane);
+    for (int64_t i = 0; i < t->lane_batch; i++)
+        sum += c->loss->kind->run(
+            &c->loss->param, o + i * t->outputs, y + i * n_targets, t->outputs, scale, d + i * t->outputs);
+    if (t->turned[lane])
+        train_from_plain(&v->t.shape, d, at(t, lane, v->d_span.at), false);
     t->loss[lane] = sum;
 }
 
@@ -242,8 +279,10 @@ double trainer_gradients(
     struct call c = {.t = t, .loss = loss, .targets = targets};
     double sum = 0;
 
+    transforms_forward(&t->tape, pool, t->n_moves, /* is_training= */ true);
     run_program(&c, pool, t->tape.n_items);
     trainer_sum_lanes(t, pool);
+    transforms_backward(&t->tape, pool, t->grad[0], t->n_moves);
     for (unsigned i = 0; i < t->options.lanes; i++)
         sum += t->loss[i];
     return sum / (double)t->options.batch;
@@ -289,6 +328,7 @@ const char *trainer_find_not_finite(
     for (size_t i = 0; i < t->tape.n_params; i++)
         if (!are_finite(t->tape.param[i].data, t->tape.param[i].n))
             return t->tape.param[i].name;
+    transforms_forward(&t->tape, pool, t->n_moves, /* is_training= */ true);
     pool_run(pool, (unsigned)t->tape.n_steps, pack_step, t);
     for (size_t i = 0; !name && i < t->tape.n_items; i++) {
         c.last = i + 1;
@@ -304,5 +344,8 @@ void trainer_forward(struct trainer *t, struct pool *pool) {
 
     while (t->tape.program[end].pass == TAPE_FORWARD)
         end++;
+    transforms_forward(&t->tape, pool, t->n_moves, /* is_training= */ false);
     run_program(&c, pool, end);
+    for (unsigned lane = 0; lane < t->options.lanes; lane++)
+        show_outputs(t, lane);
 }

@@ -4,6 +4,7 @@
  *   trainer.h     this: minibatches in, gradients and new weights out
  *   loss.h        what is minimised           optim.h      how weights move, and how fast
  *   kernel.h      how a node runs forward and backward     tape.h    the nodes in order, with their memory
+ *   transform.h   what stands between stored parameters and operators, and between values
  *
  * A minibatch of B samples is cut into `lanes` equal shares that run side by side on the threads of a pool.
  * All sums over lanes are made in the order of lanes: weights after any number of steps are the same bytes
@@ -16,6 +17,7 @@
 #include "engine/pool.h"
 #include "engine/train/loss.h"
 #include "engine/train/optim.h"
+#include "engine/train/transform.h"
 
 struct trainer;
 
@@ -26,13 +28,26 @@ struct trainer_options {
     float momentum;        /* share of the running statistics that is kept; 0: 0.9 */
     const struct cpu *cpu; /* whose kernels; NULL: this one's */
     bool reference;        /* every node by its operator's own gradient: the oracle of the tests */
+
+    /* transform.h; a parameter or activation that a transform names must be there */
+    const struct weight_transform *weights;
+    size_t n_weights;
+    const struct activation_transform *activations;
+    size_t n_activations;
+
+    /* A session on a part of the graph: from the value `cut`, which is fed in place of the graph's input, to
+     * the value `tap`, which the loss sees as it is, of any rank (losses that are `is_elementwise`). NULL:
+     * the input; the first output. */
+    const char *cut, *tap;
+    const int *frozen; /* values: initialisers that are not learned */
+    size_t n_frozen;
 };
 
 /* `g` stays the caller's and must live as long; its constants are folded (pass_fold_constants). One input,
- * whose first dimension is the batch; `item` is its shape for one sample (first dimension 1). The loss sees
- * the first output; a Softmax or LogSoftmax at its end is left out. Errors: -EOPNOTSUPP unsupported_operator
- * naming the node that has no gradient, invalid_model (nothing to learn, several inputs or one that is not
- * float), not_a_classifier (the output is not [N,K]), -ENOMEM. */
+ * whose first dimension is the batch; `item` is the shape of one sample of what is fed (first dimension 1).
+ * The loss sees the first output; a Softmax or LogSoftmax at its end is left out. Errors: -EOPNOTSUPP
+ * unsupported_operator naming the node that has no gradient, invalid_model (nothing to learn, several inputs
+ * or one that is not float), not_a_classifier (the output is not [N,K]), -ENOMEM. */
 int trainer_new(const struct graph *g, const struct shape *item, const struct trainer_options *o,
     struct trainer **ret, struct error *err);
 struct trainer *trainer_free(struct trainer *t);
@@ -62,13 +77,13 @@ const char *trainer_find_not_finite(
 /* Forward only, with the running statistics or the minibatch's as the options say. */
 void trainer_forward(struct trainer *t, struct pool *pool);
 
-/* A parameter the graph learns, or a running statistic. */
+/* A parameter the graph or a transform learns, or a running statistic. */
 struct train_param {
-    const char *name; /* of its initialiser */
-    int value;        /* in the graph */
-    float *data;
+    const char *name; /* of its initialiser; INITIALISER/name or VALUE/scale: a transform's own */
+    int value;        /* in the graph; -1: a transform's own */
+    float *data;      /* as stored, before transforms */
     int64_t n;
-    bool is_stat; /* has no gradient */
+    bool is_stat; /* has no gradient: a running statistic, or a weight that a transform replaces */
     bool decays;  /* a weight, no bias and no norm's */
 };
 size_t trainer_n_params(const struct trainer *t);
@@ -93,7 +108,14 @@ int trainer_watch(struct trainer *t, struct error *err);
 size_t trainer_n_steps(const struct trainer *t);
 void trainer_step(const struct trainer *t, size_t i, struct trainer_step *ret);
 
-/* Puts the parameters into `g` (the graph or a clone of it), which copies them. */
+/* Steps that trainer_move() made so far, for transforms that draw lots; to be set when a checkpoint goes on.
+ */
+uint64_t trainer_step_count(const struct trainer *t);
+void trainer_set_step_count(struct trainer *t, uint64_t n);
+
+/* Puts the parameters into `g` (the graph or a clone of it), which copies them: as operators see them, after
+ * their transforms (without chance). A transform's own parameters have no place in a graph: trainer_param().
+ */
 int trainer_save(const struct trainer *t, struct graph *g, struct error *err);
 
 #endif

@@ -26,19 +26,19 @@ void trainer_gradient(const struct trainer *t, size_t i, float *ret) {
 
 #define CHUNK 16384 /* elements of a gradient summed or measured at a time */
 
-static int64_t chunk_size(const struct trainer *t, unsigned chunk) {
-    int64_t left = t->tape.n_grad - (int64_t)chunk * CHUNK;
+static int64_t chunk_size(int64_t n, unsigned chunk) {
+    int64_t left = n - (int64_t)chunk * CHUNK;
 
     return left < CHUNK ? left : CHUNK;
 }
 
-static unsigned n_chunks(const struct trainer *t) {
-    return (unsigned)((t->tape.n_grad + CHUNK - 1) / CHUNK);
+static unsigned n_chunks(int64_t n) {
+    return (unsigned)((n + CHUNK - 1) / CHUNK);
 }
 
 static void sum_chunk(void *ctx, unsigned chunk) {
     const struct trainer *t = ctx;
-    int64_t n = chunk_size(t, chunk), first = (int64_t)chunk * CHUNK;
+    int64_t n = chunk_size(t->tape.n_block, chunk), first = (int64_t)chunk * CHUNK;
 
     for (unsigned lane = 1; lane < t->options.lanes; lane++)
         train_store(t->grad[0] + first, t->grad[lane] + first, n, true);
@@ -46,14 +46,14 @@ static void sum_chunk(void *ctx, unsigned chunk) {
 
 void trainer_sum_lanes(struct trainer *t, struct pool *pool) {
     if (t->options.lanes > 1)
-        pool_run(pool, n_chunks(t), sum_chunk, t);
+        pool_run(pool, n_chunks(t->tape.n_block), sum_chunk, t);
 }
 
 static void keep_chunk(void *ctx, unsigned chunk) {
     const struct trainer *t = ctx;
     int64_t first = (int64_t)chunk * CHUNK;
 
-    train_store(t->kept + first, t->grad[0] + first, chunk_size(t, chunk), t->n_kept > 0);
+    train_store(t->kept + first, t->grad[0] + first, chunk_size(t->tape.n_grad, chunk), t->n_kept > 0);
 }
 
 bool trainer_keep_gradients(struct trainer *t, struct pool *pool) {
@@ -61,7 +61,7 @@ bool trainer_keep_gradients(struct trainer *t, struct pool *pool) {
         t->kept = hugemem_new((size_t)t->tape.n_grad * sizeof(float));
     if (!t->kept)
         return false;
-    pool_run(pool, n_chunks(t), keep_chunk, t);
+    pool_run(pool, n_chunks(t->tape.n_grad), keep_chunk, t);
     t->n_kept++;
     return true;
 }
@@ -76,7 +76,7 @@ struct move {
 /* The gradients to move by, and the sum of their squares. */
 static void measure_chunk(void *ctx, unsigned chunk) {
     const struct move *m = ctx;
-    int64_t n = chunk_size(m->t, chunk), first = (int64_t)chunk * CHUNK;
+    int64_t n = chunk_size(m->t->tape.n_grad, chunk), first = (int64_t)chunk * CHUNK;
     float *g = m->t->grad[0] + first, share = 1 / (float)(m->t->n_kept + 1);
     double square = 0;
 
@@ -104,7 +104,7 @@ static void move_param(void *ctx, unsigned i) {
 }
 
 bool trainer_move(struct trainer *t, struct pool *pool, struct optim *o, float lr) {
-    unsigned chunks = n_chunks(t);
+    unsigned chunks = n_chunks(t->tape.n_grad);
     _cleanup_(freep) double *square = calloc(chunks + 1, sizeof(double));
     struct move m = {.t = t, .o = o, .lr = lr, .factor = 1, .square = square};
     double sum = 0;
@@ -121,6 +121,8 @@ bool trainer_move(struct trainer *t, struct pool *pool, struct optim *o, float l
         m.factor = (float)((double)o->param.clip / sqrt(sum));
     o->step++;
     pool_run(pool, (unsigned)t->tape.n_params, move_param, &m);
+    transforms_confine(&t->tape);
+    t->n_moves++;
     return true;
 }
 
@@ -128,15 +130,30 @@ int64_t trainer_n_gradients(const struct trainer *t) {
     return t->tape.n_grad;
 }
 
-int trainer_save(const struct trainer *t, struct graph *g, struct error *err) {
-    for (size_t i = 0; i < t->tape.n_params; i++) {
-        const struct train_param *p = &t->tape.param[i];
-        struct tensor init = *t->tape.graph->values[p->value].init;
-        void *copy = graph_alloc(g, (size_t)p->n * sizeof(float));
+uint64_t trainer_step_count(const struct trainer *t) {
+    return t->n_moves;
+}
 
+void trainer_set_step_count(struct trainer *t, uint64_t n) {
+    t->n_moves = n;
+}
+
+int trainer_save(const struct trainer *t, struct graph *g, struct error *err) {
+    const struct tape *tape = &t->tape;
+
+    transforms_forward(tape, NULL, t->n_moves, /* is_training= */ false);
+    for (size_t i = 0; i < tape->n_params; i++) {
+        const struct train_param *p = &tape->param[i];
+        struct tensor init;
+        void *copy;
+
+        if (p->value < 0)
+            continue;
+        copy = graph_alloc(g, (size_t)p->n * sizeof(float));
         if (!copy)
             return error_oom(err);
-        memcpy(copy, p->data, (size_t)p->n * sizeof(float));
+        memcpy(copy, tape->value[p->value].t.data, (size_t)p->n * sizeof(float));
+        init = *tape->graph->values[p->value].init;
         init.data = copy;
         if (graph_set_init(g, p->value, &init) < 0)
             return error_oom(err);

@@ -8,16 +8,20 @@
 
 struct trainer {
     struct trainer_options options;
+    struct graph *session; /* owned; NULL: the tape's graph is the caller's */
     struct tape tape;
+    uint64_t n_moves; /* steps made */
     int64_t lane_batch, item, outputs;
-    size_t lane_size;                /* of a lane's arena */
-    char *arena[TRAINER_MAX_LANES];  /* values, gradients of values, scratch */
-    float *plain[TRAINER_MAX_LANES]; /* the input as it is written */
-    float *grad[TRAINER_MAX_LANES];  /* gradients of the parameters */
-    double loss[TRAINER_MAX_LANES];  /* sums */
-    float *kept;                     /* sum of the gradients that were kept apart; NULL: never */
-    int n_kept;                      /* minibatches in that sum */
-    double *us;                      /* [lanes][program] when watched */
+    size_t lane_size;                 /* of a lane's arena */
+    char *arena[TRAINER_MAX_LANES];   /* values, gradients of values, scratch */
+    float *plain[TRAINER_MAX_LANES];  /* the input as it is written */
+    float *grad[TRAINER_MAX_LANES];   /* gradients of the parameters */
+    float *turned[TRAINER_MAX_LANES]; /* outputs of rank 3 and more, plain; then their gradient. NULL: as they
+                                         lie */
+    double loss[TRAINER_MAX_LANES];   /* sums */
+    float *kept;                      /* sum of the gradients that were kept apart; NULL: never */
+    int n_kept;                       /* minibatches in that sum */
+    double *us;                       /* [lanes][program] when watched */
 };
 
 /* Sums the lanes' gradients of the parameters into the first lane's, in order. */
