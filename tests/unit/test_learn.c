@@ -1,0 +1,233 @@
+/* The loop that trains, on a little data: what it does when the loss is no number, when memory is short, and
+ * with a teacher. (That it goes on from a checkpoint: tests/cli/test_resume.py.) */
+#include <math.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "compress/learn.h"
+#include "tests/unit/archive_make.h"
+#include "tests/unit/cmocka_all.h"
+#include "tests/unit/net_text.h"
+
+#define N       320
+#define SIDE    4
+#define CLASSES 3
+
+/* A row of its own is bright in each class. */
+static struct pack *make_pack(bool has_labels) {
+    _cleanup_(closep) int fd = memory_file();
+    _cleanup_(pack_writer_freep) struct pack_writer *w = NULL;
+    struct pack *p = NULL;
+
+    assert_int_equal(pack_writer_new(fd, &w, NULL), 0);
+    assert_int_equal(pack_writer_split(w, "train", NULL), 0);
+    for (int c = 0; c < CLASSES; c++)
+        assert_int_equal(pack_writer_class(w, (const char *[]){"a", "b", "c"}[c], NULL), c);
+    for (int i = 0; i < N; i++) {
+        uint8_t pixels[SIDE * SIDE];
+        struct pack_item item = {.data = pixels,
+            .size = sizeof(pixels),
+            .label = has_labels ? (uint32_t)(i % CLASSES) : PACK_NO_LABEL,
+            .kind = PACK_RAW,
+            .channels = 1,
+            .height = SIDE,
+            .width = SIDE};
+
+        for (int k = 0; k < SIDE * SIDE; k++)
+            pixels[k] = (uint8_t)((i * 37 + k * k * 11) % 97 + (k / SIDE == i % CLASSES ? 150 : 0));
+        EVP_Digest(pixels, sizeof(pixels), item.sha256, NULL, EVP_sha256(), NULL);
+        assert_int_equal(pack_writer_add(w, &item, NULL), 0);
+    }
+    assert_int_equal(pack_writer_finish(w, false, NULL), 0);
+    assert_int_equal(pack_open(fd, &p, NULL), 0);
+    return p;
+}
+
+static struct learn_options options(void) {
+    struct learn_options o = {0};
+
+    assert_int_equal(param_defaults(&learn_table, &o, NULL), 0);
+    o.batch = 16;
+    o.epochs = 4;
+    return o;
+}
+
+static struct graph *net(const char *text) {
+    return net_text_read(text).graph;
+}
+
+static int train(struct graph *g, const struct learn_run *run, const struct learn_options *o, json_t **report,
+    struct error *err) {
+    *report = json_object();
+    return learn(g, run, o, *report, err);
+}
+
+static double last(const json_t *report, const char *key) {
+    const json_t *epochs = json_object_get(report, "epochs");
+
+    return json_number_value(json_object_get(json_array_get(epochs, json_array_size(epochs) - 1), key));
+}
+
+static double worst(const json_t *report) {
+    double most = 0;
+    const json_t *epoch;
+    size_t i;
+
+    json_array_foreach(json_object_get(report, "epochs"), i, epoch) most =
+        fmax(most, json_number_value(json_object_get(epoch, "loss")));
+    return most;
+}
+
+#define LINEAR "Flatten x=1x1x4x4; Gemm $ w=16x3 b=3"
+
+/* A quadratic loss diverges beyond a learning rate and falls below it, so that half of one is enough for it.
+ */
+static struct learn_options quadratic(double lr) {
+    struct learn_options o = options();
+
+    o.loss = 3;     /* l2 */
+    o.schedule = 3; /* constant */
+    o.warmup = o.momentum = o.weight_decay = 0;
+    o.nesterov = false;
+    o.lr = lr;
+    o.epochs = 40;
+    return o;
+}
+
+static void test_a_loss_that_is_no_number_is_tried_once_more_with_half_the_rate(void **state) {
+    _cleanup_(pack_freep) struct pack *p = make_pack(true);
+    struct feed_source source = {.pack = p};
+    struct learn_run run = {.source = &source};
+    bool was_halved = false;
+
+    (void)state;
+    for (double lr = 0.1; lr < 1 && !was_halved; lr *= 1.15) {
+        struct learn_options o = quadratic(lr);
+        struct graph *g = net(LINEAR);
+        struct error err = {0};
+        json_t *report;
+
+        if (train(g, &run, &o, &report, &err) == 0 && json_object_get(report, "halved_at_step")) {
+            was_halved = true;
+            assert_true(last(report, "loss") < 1e-3 * worst(report));
+            assert_true(fabs(last(report, "learning_rate") - lr / 2) < 1e-6);
+        }
+        json_decref(report);
+        graph_free(g);
+    }
+    assert_true(was_halved);
+}
+
+static void test_a_loss_that_stays_no_number_names_step_and_tensor(void **state) {
+    _cleanup_(pack_freep) struct pack *p = make_pack(true);
+    struct feed_source source = {.pack = p};
+    struct learn_run run = {.source = &source};
+    struct learn_options o = quadratic(50);
+    struct graph *g = net(LINEAR);
+    struct error err = {0};
+    json_t *report;
+
+    (void)state;
+    assert_true(train(g, &run, &o, &report, &err) < 0);
+    assert_string_equal(err.code, "method_not_applicable");
+    assert_non_null(strstr(err.text, "also with half the learning rate"));
+    assert_non_null(strstr(err.text, "at step "));
+    assert_non_null(strstr(err.text, "tensor '"));
+    json_decref(report);
+    graph_free(g);
+}
+
+static void test_little_memory_cuts_the_minibatch_and_too_little_is_told(void **state) {
+    static const char wide[] =
+        "Conv x=1x1x4x4 w=64x1x3x3 b=64 pads=1,1,1,1; Relu $; Flatten $; Gemm $ w2=1024x3 b2=3";
+    _cleanup_(pack_freep) struct pack *p = make_pack(true);
+    struct feed_source source = {.pack = p};
+    struct learn_run run = {.source = &source};
+    struct learn_options o = options();
+    double loss[2] = {0, 0};
+    uint64_t limits[2] = {0, 0}, low = 1, high = 64 << 20;
+    struct error err = {0};
+    json_t *report;
+
+    (void)state;
+    o.epochs = 1;
+    while (high - low > 1024) { /* the least that is enough: the minibatch is in as many parts as can be */
+        struct graph *g = net(wide);
+
+        run.memory_bytes = (low + high) / 2;
+        err = (struct error){0};
+        if (train(g, &run, &o, &report, &err) == 0)
+            high = run.memory_bytes;
+        else
+            low = run.memory_bytes;
+        json_decref(report);
+        graph_free(g);
+    }
+    assert_string_equal(err.code ? err.code : "memory_budget", "memory_budget");
+    limits[1] = high;
+    for (int i = 0; i < 2; i++) {
+        struct graph *g = net(wide);
+
+        run.memory_bytes = limits[i];
+        assert_int_equal(train(g, &run, &o, &report, NULL), 0);
+        loss[i] = last(report, "loss");
+        json_decref(report);
+        graph_free(g);
+    }
+    assert_true(fabs(loss[0] - loss[1]) < 1e-4 * loss[0]);
+    run.memory_bytes = 100000;
+    err = (struct error){0};
+    {
+        struct graph *g = net(wide);
+
+        assert_true(train(g, &run, &o, &report, &err) < 0);
+        assert_string_equal(err.code, "memory_budget");
+        assert_non_null(strstr(err.text, "and may take 100000"));
+        json_decref(report);
+        graph_free(g);
+    }
+}
+
+static void test_pictures_without_labels_are_learned_from_a_teacher(void **state) {
+    _cleanup_(pack_freep) struct pack *labelled = make_pack(true), *bare = make_pack(false);
+    struct feed_source source = {.pack = labelled}, no_labels = {.pack = bare};
+    struct learn_run run = {.source = &source};
+    struct learn_options o = options();
+    struct graph *teacher = net(LINEAR),
+                 *student = net("Flatten x=1x1x4x4; Gemm $ w=16x8 b=8; Tanh $; Gemm $ w2=8x3 b2=3");
+    struct learn_distil distil = {.teacher = teacher, .weight = 0.9, .temperature = 2};
+    struct error err = {0};
+    json_t *report;
+
+    (void)state;
+    o.epochs = 12;
+    o.lr = 0.05;
+    if (train(teacher, &run, &o, &report, &err) < 0)
+        fail_msg("%s", err.text);
+    json_decref(report);
+    run = (struct learn_run){.source = &no_labels, .distil = &distil};
+    if (train(student, &run, &o, &report, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_true(last(report, "train_accuracy") > 0.9); /* of the teacher's answers */
+    json_decref(report);
+    run.distil = NULL;
+    assert_true(train(student, &run, &o, &report, &err) < 0);
+    assert_string_equal(err.code, "bad_dataset");
+    json_decref(report);
+    graph_free(teacher);
+    graph_free(student);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_loss_that_is_no_number_is_tried_once_more_with_half_the_rate),
+        cmocka_unit_test(test_a_loss_that_stays_no_number_names_step_and_tensor),
+        cmocka_unit_test(test_little_memory_cuts_the_minibatch_and_too_little_is_told),
+        cmocka_unit_test(test_pictures_without_labels_are_learned_from_a_teacher),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
