@@ -5,6 +5,7 @@
 #define COMPRESS_COMMAND_H
 
 #include <jansson.h>
+#include <stdio.h>
 
 #include "base/error.h"
 
@@ -14,12 +15,13 @@ struct command {
     const char *name;
     const char *arguments; /* as usage shows them */
     const char *summary;
+    void (*help)(FILE *f); /* more, for --help; NULL: nothing */
     /* argv[0] is the command's name. Returns the exit status. */
     int (*run)(int argc, char **argv);
 };
 
 extern const struct command command_bench, command_check, command_evaluate, command_infer, command_job,
-    command_methods, command_plan, command_run;
+    command_methods, command_plan, command_run, command_train;
 
 /* Prints the document and a newline; takes the reference. Returns an exit status. */
 int command_print(json_t *j);

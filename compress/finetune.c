@@ -54,6 +54,14 @@ static int check_float(struct graph *g, struct error *err) {
     return r;
 }
 
+int finetune_prepare(struct graph *g, struct error *err) {
+    int r = check_float(g, err);
+
+    if (r == 0)
+        r = pass_remove_identities(g, err);
+    return r < 0 ? r : pass_fold_constants(g, err);
+}
+
 int finetune_graph(struct work *work, const struct learn_options *o, const struct learn_distil *distil,
     const char *name, json_t *report, struct error *err) {
     struct learn_run run = {.seed = work->seed,
@@ -62,15 +70,12 @@ int finetune_graph(struct work *work, const struct learn_options *o, const struc
         .checkpoint_seconds = work->checkpoint_seconds,
         .memory_bytes = work->memory_bytes};
     char checkpoint[4096];
-    int r = check_float(work->graph, err);
+    int r;
 
-    if (r == 0 && !work->samples->source)
-        r = error_code(
+    if (!work->samples->source)
+        return error_code(
             err, -EBADMSG, "data_required", "training needs a data set of pictures, not ready inputs");
-    if (r == 0)
-        r = pass_remove_identities(work->graph, err);
-    if (r == 0)
-        r = pass_fold_constants(work->graph, err);
+    r = finetune_prepare(work->graph, err);
     if (r < 0)
         return r;
     run.source = work->samples->source;

@@ -13,4 +13,8 @@ extern const struct method method_finetune;
 int finetune_graph(struct work *work, const struct learn_options *o, const struct learn_distil *distil,
     const char *name, json_t *report, struct error *err);
 
+/* A network as learn() wants it: identities and constants folded. Errors: method_not_applicable naming the
+ * layer whose weights are encoded. */
+int finetune_prepare(struct graph *g, struct error *err);
+
 #endif

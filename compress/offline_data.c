@@ -10,9 +10,11 @@
 #include "compress/job_kinds.h"
 #include "engine/onnx.h"
 
-int offline_pack(
-    const char *path, const char *split, struct pack **ret, bool *ret_divided, struct error *err) {
-    const struct dataset_options o = {.split = split, .max_bytes = 16ull << 30, .max_members = 1000000};
+/* `old`: its other splits are carried over; NULL: none. */
+static int import(const char *path, const char *split, const struct pack *old, struct pack **ret,
+    bool *ret_divided, struct error *err) {
+    const struct dataset_options o = {
+        .split = split, .old = old, .max_bytes = 16ull << 30, .max_members = 1000000};
     _cleanup_(closep) int in = open(path, O_RDONLY | O_CLOEXEC);
     _cleanup_(fclosep) FILE *out = tmpfile();
     json_t *summary = NULL;
@@ -25,6 +27,29 @@ int offline_pack(
         *ret_divided = json_is_true(json_object_get(summary, "divided"));
     json_decref(summary);
     return r < 0 ? r : pack_open(fileno(out), ret, err);
+}
+
+int offline_pack(
+    const char *path, const char *split, struct pack **ret, bool *ret_divided, struct error *err) {
+    return import(path, split, NULL, ret, ret_divided, err);
+}
+
+int offline_splits(const char *data, const char *test, struct pack **ret, struct error *err) {
+    _cleanup_(pack_freep) struct pack *p = NULL;
+    bool is_divided = false;
+    int r = import(data, NULL, NULL, &p, &is_divided, err);
+
+    if (r == 0 && is_divided && test) { /* nothing of it need be kept for judging */
+        p = pack_free(p);
+        r = import(data, "train", NULL, &p, NULL, err);
+    } else if (r == 0 && is_divided) {
+        job_io_log("info", "the archive has no splits: a fifth of it is kept as 'test'");
+    }
+    if (r == 0 && test)
+        return import(test, "test", p, ret, NULL, err);
+    if (r == 0)
+        *ret = TAKE(p);
+    return r;
 }
 
 int offline_preprocess(const char *path, json_t **ret, json_t **ret_labels, struct error *err) {

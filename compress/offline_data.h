@@ -12,6 +12,10 @@
 int offline_pack(
     const char *path, const char *split, struct pack **ret, bool *ret_divided, struct error *err);
 
+/* Both splits of a training: those of the archive `data`, which without any is divided, or wholly `train`
+ * when there is an archive `test` (NULL: none), which is wholly the split `test`. */
+int offline_splits(const char *data, const char *test, struct pack **ret, struct error *err);
+
 /* A file with a `preprocess` object, or a model's card that has one (and `labels`). *ret: the object (new
  * reference, NULL for path NULL); *ret_labels: may stay NULL. */
 int offline_preprocess(const char *path, json_t **ret, json_t **ret_labels, struct error *err);

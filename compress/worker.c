@@ -18,6 +18,7 @@ static const struct command *const commands[] = {
     &command_methods,
     &command_plan,
     &command_run,
+    &command_train,
 };
 
 static void usage(FILE *f) {
@@ -54,6 +55,8 @@ int main(int argc, char **argv) {
         if (argc > 2 && !strcmp(argv[2], "--help")) {
             printf("usage: bonsai-worker %s %s\n%s\n", commands[i]->name, commands[i]->arguments,
                 commands[i]->summary);
+            if (commands[i]->help)
+                commands[i]->help(stdout);
             return EXIT_SUCCESS;
         }
         return commands[i]->run(argc - 1, argv + 1);
