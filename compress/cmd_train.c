@@ -4,18 +4,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "compress/command.h"
+#include "compress/compress_job.h"
 #include "compress/offline_data.h"
 #include "compress/train_job.h"
 #include "compress/train_spec.h"
 
 struct train {
     const char *spec, *data, *test, *preprocess, *checkpoint, *output;
-    long threads, seed; /* seed -1: as the spec says */
-    double minutes;     /* -1: as the spec says */
+    long threads, checkpoint_seconds, seed; /* seed -1: as the spec says */
+    double minutes;                         /* -1: as the spec says */
 };
 
 static int read_minutes(const char *text, double *ret, struct error *err) {
@@ -31,6 +31,7 @@ static int read_minutes(const char *text, double *ret, struct error *err) {
 static int parse(int argc, char **argv, struct train *t, struct error *err) {
     static const struct option options[] = {
         {"checkpoint", required_argument, NULL, 'c'},
+        {"checkpoint-seconds", required_argument, NULL, 'k'},
         {"data", required_argument, NULL, 'd'},
         {"minutes", required_argument, NULL, 'm'},
         {"preprocess", required_argument, NULL, 'p'},
@@ -46,6 +47,9 @@ static int parse(int argc, char **argv, struct train *t, struct error *err) {
         case 'c': t->checkpoint = optarg; break;
         case 'd': t->data = optarg; break;
         case 'e': t->test = optarg; break;
+        case 'k':
+            r = command_number("checkpoint-seconds", optarg, 0, 86400, &t->checkpoint_seconds, err);
+            break;
         case 'm': r = read_minutes(optarg, &t->minutes, err); break;
         case 'o': t->output = optarg; break;
         case 'p': t->preprocess = optarg; break;
@@ -57,15 +61,6 @@ static int parse(int argc, char **argv, struct train *t, struct error *err) {
         return error_set(err, -EINVAL, "SPEC.json, --data and -o are needed");
     t->spec = r == 0 ? argv[optind] : NULL;
     return r;
-}
-
-/* The file of a training's checkpoint in the folder, which is made. */
-static int checkpoint_path(const char *folder, char *ret, size_t size, struct error *err) {
-    if (mkdir(folder, 0777) < 0 && errno != EEXIST)
-        return error_errno(err, "'%s'", folder);
-    return snprintf(ret, size, "%s/train.checkpoint", folder) < (int)size
-               ? 0
-               : error_set(err, -ENAMETOOLONG, "--checkpoint: the path is too long");
 }
 
 /* The path of `from`; the model's metadata gets its last part only. */
@@ -86,8 +81,8 @@ static int train(const struct train *t, struct job_io *io, json_t **ret, struct 
     _cleanup_(pack_freep) struct pack *pack = NULL;
     _cleanup_(freep) char *from = NULL;
     json_auto_t *spec = NULL, *preprocess = NULL, *labels = NULL;
-    struct train_job job = {.output = t->output};
-    char checkpoint[4096];
+    struct train_job job = {
+        .output = t->output, .checkpoint = t->checkpoint, .checkpoint_seconds = (int)t->checkpoint_seconds};
     int r = command_read_json(t->spec, &spec, err);
 
     if (r == 0 && t->seed >= 0)
@@ -98,10 +93,6 @@ static int train(const struct train *t, struct job_io *io, json_t **ret, struct 
         r = offline_preprocess(t->preprocess, &preprocess, &labels, err);
     if (r == 0)
         r = take_from(spec, &from, err);
-    if (r == 0 && t->checkpoint) {
-        r = checkpoint_path(t->checkpoint, checkpoint, sizeof(checkpoint), err);
-        job.checkpoint = checkpoint;
-    }
     if (r == 0)
         r = offline_splits(t->data, t->test, &pack, err);
     if (r < 0)
@@ -115,7 +106,7 @@ static int train(const struct train *t, struct job_io *io, json_t **ret, struct 
 }
 
 static int run(int argc, char **argv) {
-    struct train t = {.threads = 1, .seed = -1, .minutes = -1};
+    struct train t = {.threads = 1, .seed = -1, .minutes = -1, .checkpoint_seconds = CHECKPOINT_SECONDS};
     struct error err = {0};
     json_t *result = NULL;
     struct job_io io;
@@ -156,7 +147,7 @@ const struct command command_train = {
     .name = "train",
     .arguments =
         "SPEC.json --data PATH [--test PATH] [--preprocess FILE.json] [--threads N] [--seed N] [--minutes M] "
-        "[--checkpoint DIR] -o OUT.onnx",
+        "[--checkpoint DIR [--checkpoint-seconds N]] -o OUT.onnx",
     .summary =
         "Trains a network on an archive's pictures, its split 'train', and judges it on its split 'test' or on all "
         "of --test.",

@@ -37,7 +37,8 @@ struct learner {
     int64_t classes, n_steps; /* n_steps: of all epochs */
     struct learn_place place;
     struct learn_state state;
-    double begin_us; /* since when the pictures a second are counted */
+    double counted_us; /* until when time is in place.seconds */
+    double begin_us;   /* since when the pictures a second are counted */
     int64_t begin_step;
 };
 
@@ -105,9 +106,29 @@ static int64_t count_correct(const struct learner *l) {
     return n;
 }
 
+/* Time since the last call counts to the training. */
+static void count_time(struct learner *l) {
+    double now_us = clock_now_us();
+
+    l->place.seconds += (now_us - l->counted_us) / 1e6;
+    l->counted_us = now_us;
+}
+
+static bool is_time_over(const struct learner *l) {
+    return l->run->seconds > 0 && l->place.seconds >= l->run->seconds;
+}
+
+/* Where the schedule is: at this step, or further where the time runs out before the steps do. */
+static int64_t schedule_at(const struct learner *l, int64_t step) {
+    double by_time = l->run->seconds > 0 ? l->place.seconds / l->run->seconds : 0;
+    int64_t at = (int64_t)((by_time < 1 ? by_time : 1) * (double)(l->n_steps - 1));
+
+    return at > step ? at : step;
+}
+
 static float rate_at(const struct learner *l, int64_t step) {
     return (float)l->place.rate * schedule_rate(schedule_find(learn_schedules[l->o->schedule]),
-                                      (float)l->o->lr, l->o->warmup, step, l->n_steps);
+                                      (float)l->o->lr, l->o->warmup, schedule_at(l, step), l->n_steps);
 }
 
 /* The loss is no number: which value was it first? */
@@ -152,6 +173,7 @@ static int one_step(struct learner *l, struct error *err) {
     l->place.correct += correct;
     l->place.step++;
     l->place.minibatch++;
+    count_time(l);
     return 0;
 }
 
@@ -210,10 +232,10 @@ static int tell(struct learner *l, struct error *err) {
 
     snprintf(text, sizeof(text), "epoch %d of %d, loss %.4f, %.0f pictures a second", l->place.epoch + 1,
         l->o->epochs, l->place.loss / (double)l->place.minibatch, pictures_a_second(l));
-    return progress_at(l->p, (double)l->place.step / (double)l->n_steps, text, err);
+    return progress_at(l->p, (double)schedule_at(l, l->place.step) / (double)l->n_steps, text, err);
 }
 
-/* What is left of the epoch. */
+/* What is left of the epoch, or of the time. */
 static int run_epoch(struct learner *l, struct error *err) {
     l->begin_us = clock_now_us();
     l->begin_step = l->place.step;
@@ -228,7 +250,7 @@ static int run_epoch(struct learner *l, struct error *err) {
 
             r = r < 0 ? r : e;
         }
-        if (r < 0)
+        if (r < 0 || is_time_over(l))
             return r;
     }
     return 0;
@@ -272,7 +294,7 @@ static int calm_down(struct learner *l, struct error *err) {
 static int run_epochs(struct learner *l, struct graph *g, struct error *err) {
     int r = learn_state_load(&l->state) ? 0 : learn_state_keep_epoch(&l->state, err);
 
-    while (r == 0 && l->place.epoch < l->o->epochs) {
+    while (r == 0 && l->place.epoch < l->o->epochs && !is_time_over(l)) {
         double accuracy;
 
         r = run_epoch(l, err);
@@ -285,8 +307,11 @@ static int run_epochs(struct learner *l, struct graph *g, struct error *err) {
         if (r < 0)
             break;
         report_epoch(l, accuracy);
-        l->place =
-            (struct learn_place){.epoch = l->place.epoch + 1, .step = l->place.step, .rate = l->place.rate};
+        count_time(l);
+        l->place = (struct learn_place){.epoch = l->place.epoch + 1,
+            .step = l->place.step,
+            .rate = l->place.rate,
+            .seconds = l->place.seconds};
         r = learn_state_keep_epoch(&l->state, err);
     }
     return r == 0 ? save(l, g, err) : r;
@@ -423,6 +448,7 @@ static int start(struct learner *l, struct graph *g, struct error *err) {
     if (r < 0)
         return r;
     l->place.rate = 1;
+    l->counted_us = clock_now_us();
     l->state.trainer = l->trainer;
     l->state.optim = &l->optim;
     l->state.average = o->ema > 0 ? &l->average : NULL;
@@ -430,26 +456,55 @@ static int start(struct learner *l, struct graph *g, struct error *err) {
     return learn_state_init(&l->state, l->run, o, l->parts, err);
 }
 
+static int check_input(const struct graph *g, struct error *err) {
+    if (g->n_inputs == 1 && g->values[g->inputs[0]].shape.rank >= 1)
+        return 0;
+    return error_code(err, -EBADMSG, "method_not_applicable",
+        "the model has %zu inputs; only one of known rank can be fed with pictures", g->n_inputs);
+}
+
+/* Many files say a batch of 1: free while it learns. Returns what stood there. */
+static int64_t set_batch(struct graph *g, int64_t batch) {
+    int64_t *at = &g->values[g->inputs[0]].shape.dim[0], was = *at;
+
+    *at = batch;
+    return was;
+}
+
+int learn_plan(struct graph *g, const struct learn_run *run, const struct learn_options *o,
+    struct learn_plan *ret, struct error *err) {
+    _cleanup_(learner_done) struct learner l = {.o = o, .run = run, .p = run->progress};
+    int64_t fixed;
+    int r = check_input(g, err);
+
+    if (r < 0)
+        return r;
+    fixed = set_batch(g, -1);
+    r = start(&l, g, err);
+    set_batch(g, fixed);
+    if (r == 0)
+        *ret = (struct learn_plan){.pictures = batches_per_epoch(l.batches) * o->batch,
+            .steps = l.n_steps,
+            .bytes = bytes_needed(&l)};
+    return r;
+}
+
 int learn(struct graph *g, const struct learn_run *run, const struct learn_options *o, json_t *report,
     struct error *err) {
     _cleanup_(learner_done) struct learner l = {.o = o, .run = run, .p = run->progress};
-    int64_t *batch, fixed;
-    int r;
+    int64_t fixed;
+    int r = check_input(g, err);
 
+    if (r < 0)
+        return r;
     l.state.report = report;
     if (json_object_set_new(report, "epochs", json_array()) < 0 ||
         json_object_set_new(report, "first_losses", json_array()) < 0)
         return error_oom(err);
-    if (g->n_inputs != 1 || g->values[g->inputs[0]].shape.rank < 1)
-        return error_code(err, -EBADMSG, "method_not_applicable",
-            "the model has %zu inputs; only one of known rank can be fed with pictures", g->n_inputs);
-    /* many files say 1: free while it learns */
-    batch = &g->values[g->inputs[0]].shape.dim[0];
-    fixed = *batch;
-    *batch = -1;
+    fixed = set_batch(g, -1);
     r = start(&l, g, err);
     if (r == 0)
         r = run_epochs(&l, g, err);
-    g->values[g->inputs[0]].shape.dim[0] = fixed;
+    set_batch(g, fixed);
     return r;
 }

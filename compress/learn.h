@@ -46,6 +46,8 @@ struct learn_run {
     const char *checkpoint; /* begin of the names of the files to go on from and to write; NULL: none */
     int checkpoint_seconds; /* at least so often within an epoch; 0: after every step */
     uint64_t memory_bytes;  /* most that training may take; 0: any */
+    double seconds; /* after so long it ends, its schedule with it; 0: when the epochs are over. What it has
+                       learnt by then depends on the machine */
 };
 
 /* Trains `g` (constants folded, weights float) in place. `report` gets "epochs", one object each, and
@@ -55,5 +57,16 @@ struct learn_run {
  * memory_budget, disk_budget, cancelled: `g` is as it was. */
 int learn(struct graph *g, const struct learn_run *run, const struct learn_options *o, json_t *report,
     struct error *err);
+
+/* What a training would be. */
+struct learn_plan {
+    int64_t pictures; /* of an epoch */
+    int64_t steps;    /* of all epochs */
+    size_t bytes;     /* that it takes, known before the first step */
+};
+
+/* Everything learn() would refuse before its first step, refused; nothing is learnt. */
+int learn_plan(struct graph *g, const struct learn_run *run, const struct learn_options *o,
+    struct learn_plan *ret, struct error *err);
 
 #endif

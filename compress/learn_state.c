@@ -104,9 +104,10 @@ static json_t *numbers(const struct learn_state *s) {
     const struct learn_place *p = s->place;
     json_t *report = json_deep_copy(s->report);
 
-    return json_pack("{s:i, s:I, s:I, s:f, s:I, s:f, s:I, s:o}", "epoch", p->epoch, "minibatch",
+    return json_pack("{s:i, s:I, s:I, s:f, s:I, s:f, s:f, s:I, s:o}", "epoch", p->epoch, "minibatch",
         (json_int_t)p->minibatch, "step", (json_int_t)p->step, "loss", p->loss, "correct",
-        (json_int_t)p->correct, "rate", p->rate, "moves", (json_int_t)s->optim->step, "report", report);
+        (json_int_t)p->correct, "rate", p->rate, "seconds", p->seconds, "moves", (json_int_t)s->optim->step,
+        "report", report);
 }
 
 /* The doubles come back as they were: 17 digits were written. */
@@ -120,6 +121,7 @@ static void take_numbers(struct learn_state *s, const json_t *state) {
         .loss = json_number_value(json_object_get(state, "loss")),
         .correct = json_integer_value(json_object_get(state, "correct")),
         .rate = json_number_value(json_object_get(state, "rate")),
+        .seconds = json_number_value(json_object_get(state, "seconds")),
     };
     s->optim->step = json_integer_value(json_object_get(state, "moves"));
     json_object_update(s->report, report);

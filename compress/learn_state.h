@@ -19,6 +19,7 @@ struct learn_place {
     double loss;       /* sum over the epoch's minibatches */
     int64_t correct;   /* of the epoch's pictures */
     double rate;       /* factor on the learning rate; halved after a loss that was no number */
+    double seconds;    /* spent so far */
 };
 
 struct learn_state {

@@ -2,7 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <string.h>
+#include <stdio.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "compress/evaluate.h"
@@ -13,7 +14,6 @@
 #include "compress/variant_file.h"
 #include "engine/onnx.h"
 #include "engine/summary.h"
-#include "engine/train/trainer.h"
 
 #define LATENCY_SECONDS 1.0
 
@@ -95,42 +95,18 @@ static int training_open(
     return ret->spec.net ? make_network(job, ret, progress, err) : read_network(job, ret, err);
 }
 
-/* ---- the dry run ---- */
-
-/* What learn() will find, found before: gradients for every node, pictures for a batch, classes that fit. */
-static int check_learning(const struct train_job *job, struct training *t, int64_t *ret_pictures,
-    size_t *ret_bytes, struct error *err) {
-    int batch = t->spec.learn.batch;
-    struct trainer_options o = {.batch = batch,
-        .lanes = batch % 4 == 0   ? 4
-                 : batch % 2 == 0 ? 2
-                                  : 1,
-        .uses_batch_stats = true};
-    _cleanup_(trainer_freep) struct trainer *trainer = NULL;
-    _cleanup_(feed_done) struct feed feed = {0};
-    struct graph *g = t->graph;
-    int r =
-        g->n_inputs == 1 && g->values[g->inputs[0]].shape.rank > 0
-            ? feed_open(job->pack, "train", &g->values[g->inputs[0]], t->preprocess, 0, &feed, err)
-            : error_code(err, -EBADMSG, "method_not_applicable",
-                  "the model has %zu inputs; only one of known rank can be fed with pictures", g->n_inputs);
-
-    if (r < 0)
-        return r;
-    g->values[g->inputs[0]].shape.dim[0] = -1; /* many files say 1 */
-    r = trainer_new(g, &feed.shape, &o, &trainer, err);
-    if (r == 0)
-        r = feed_map_classes(&feed, t->labels, trainer_n_outputs(trainer), err);
-    if (r == 0 && feed.n < (uint64_t)batch)
-        r = error_code(err, -EBADMSG, "bad_dataset",
-            "batch: the split 'train' has %llu pictures, fewer than a batch of %d",
-            (unsigned long long)feed.n, batch);
-    if (r == 0) {
-        *ret_pictures = (int64_t)feed.n;
-        *ret_bytes = trainer_bytes(trainer);
-    }
-    return r;
+/* `source` is what it points to. */
+static struct learn_run run_of(
+    const struct train_job *job, const struct training *t, struct feed_source *source) {
+    *source = (struct feed_source){.pack = job->pack, .preprocess = t->preprocess, .labels = t->labels};
+    return (struct learn_run){.source = source,
+        .seed = (uint64_t)t->spec.seed,
+        .checkpoint_seconds = job->checkpoint_seconds,
+        .memory_bytes = job->memory_bytes,
+        .seconds = t->spec.minutes * 60};
 }
+
+/* ---- the dry run ---- */
 
 static json_t *input_json(const struct graph *g) {
     const struct shape *s = &g->values[g->inputs[0]].shape;
@@ -144,21 +120,25 @@ static json_t *input_json(const struct graph *g) {
 int train_job_plan(const struct train_job *job, json_t **ret, struct error *err) {
     _cleanup_(training_done) struct training t = {0};
     _cleanup_(summary_freep) struct summary *s = NULL;
-    int64_t pictures = 0;
-    size_t bytes = 0;
+    struct learn_plan plan = {0};
+    struct feed_source source;
+    struct learn_run run;
     int r = training_open(job, &t, NULL, err);
 
-    if (r == 0)
-        r = check_learning(job, &t, &pictures, &bytes, err);
+    if (r < 0)
+        return r;
+    run = run_of(job, &t, &source);
+    r = learn_plan(t.graph, &run, &t.spec.learn, &plan, err);
     if (r == 0)
         r = summary_new(t.graph, &s, err);
     if (r < 0)
         return r;
-    *ret = json_pack("{s:s?, s:o, s:i, s:I, s:I, s:I, s:I, s:I, s:o, s:O?, s:O?}", "network",
+    *ret = json_pack("{s:s?, s:o, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:O?, s:O?}", "network",
         t.spec.net ? t.spec.net->name : NULL, "input", input_json(t.graph), "classes",
         (int)pack_n_classes(job->pack), "parameters", (json_int_t)s->parameters, "macs", (json_int_t)s->macs,
-        "bytes", (json_int_t)s->bytes, "pictures", (json_int_t)pictures, "memory_bytes", (json_int_t)bytes,
-        "options", param_json(&learn_table, &t.spec.learn), "preprocess", t.preprocess, "labels", t.labels);
+        "bytes", (json_int_t)s->bytes, "pictures", (json_int_t)plan.pictures, "steps", (json_int_t)plan.steps,
+        "memory_bytes", (json_int_t)plan.bytes, "options", param_json(&learn_table, &t.spec.learn),
+        "preprocess", t.preprocess, "labels", t.labels);
     return *ret ? 0 : error_oom(err);
 }
 
@@ -166,13 +146,18 @@ int train_job_plan(const struct train_job *job, json_t **ret, struct error *err)
 
 static int learn_it(
     const struct train_job *job, struct training *t, struct job_io *io, json_t *report, struct error *err) {
-    struct feed_source source = {.pack = job->pack, .preprocess = t->preprocess, .labels = t->labels};
-    struct learn_run run = {.source = &source,
-        .seed = (uint64_t)t->spec.seed,
-        .progress = &io->progress,
-        .checkpoint = job->checkpoint,
-        .memory_bytes = job->memory_bytes};
+    struct feed_source source;
+    struct learn_run run = run_of(job, t, &source);
+    char checkpoint[4096];
 
+    run.progress = &io->progress;
+    if (job->checkpoint) {
+        if (mkdir(job->checkpoint, 0700) < 0 && errno != EEXIST)
+            return error_errno(err, "the folder for checkpoints");
+        if (snprintf(checkpoint, sizeof(checkpoint), "%s/train", job->checkpoint) >= (int)sizeof(checkpoint))
+            return error_set(err, -ENAMETOOLONG, "the path of the checkpoint is too long");
+        run.checkpoint = checkpoint;
+    }
     return learn(t->graph, &run, &t->spec.learn, report, err);
 }
 

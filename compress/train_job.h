@@ -15,7 +15,8 @@ struct train_job {
     json_t *preprocess, *labels; /* of `input`; NULL or null: as its metadata says */
     const char *dataset;         /* its name, for the evaluation; NULL: none */
     const char *output;          /* path; not for planning */
-    const char *checkpoint;      /* file; NULL: none */
+    const char *checkpoint;      /* folder, made if it is not there; NULL: none */
+    int checkpoint_seconds;      /* at least so often; 0: after every step */
     uint64_t memory_bytes;       /* most that training may take; 0: any */
 };
 
