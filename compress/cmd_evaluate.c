@@ -62,7 +62,8 @@ static int run_evaluation(const struct options *o, json_t **ret, struct error *e
     int r = offline_preprocess(o->preprocess, &preprocess, &labels, err);
 
     if (r == 0)
-        r = session_open_file(o->model, NULL, (unsigned)o->threads, &s, err);
+        r = session_open_file(
+            o->model, &(struct net_options){.float_io = true}, (unsigned)o->threads, &s, err);
     if (r == 0)
         r = open_data(o, &pack, err);
     if (r < 0)

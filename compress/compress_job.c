@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "compress/halves.h"
 #include "compress/recipe.h"
 #include "compress/variant_file.h"
 #include "engine/onnx.h"
@@ -22,6 +23,7 @@ int compress_job_run(const struct compress_job *job, struct job_io *io, json_t *
         .checkpoint_seconds = job->checkpoint_seconds,
         .memory_bytes = job->memory_bytes};
     _cleanup_(closep) int fd = open(job->input, O_RDONLY | O_CLOEXEC);
+    _cleanup_(halves_done) struct halves halves = {0};
     json_t *steps = NULL, *layers = NULL;
     int r;
 
@@ -33,7 +35,11 @@ int compress_job_run(const struct compress_job *job, struct job_io *io, json_t *
     if (r == 0)
         r = onnx_read_fd(fd, &work.graph, err);
     if (r == 0)
+        r = halves_widen(work.graph, &halves, err);
+    if (r == 0)
         r = recipe_run(recipe, &work, io, &steps, err);
+    if (r == 0)
+        r = halves_restore(work.graph, &halves, err);
     if (r == 0)
         r = variant_describe(work.graph, job->steps, job->parent_digest, err);
     if (r == 0)

@@ -153,7 +153,7 @@ static int open_variants(const json_t *job, struct evaluated *e, struct error *e
         if (r == 0)
             r = job_string(v, "path", &path, err);
         if (r == 0)
-            r = session_open_file(path, NULL, 1, &e->session[i], err);
+            r = session_open_file(path, &(struct net_options){.float_io = true}, 1, &e->session[i], err);
         if (r < 0)
             return r;
         e->n = i + 1;

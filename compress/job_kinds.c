@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "compress/check.h"
 #include "compress/compress_job.h"
+#include "compress/halves.h"
 #include "compress/recipe.h"
 #include "engine/onnx.h"
 
@@ -48,6 +49,7 @@ static int plan_file(const char *input, const json_t *steps, bool has_data, json
     _cleanup_(closep) int fd = open(input, O_RDONLY | O_CLOEXEC);
     _cleanup_(recipe_freep) struct recipe *recipe = NULL;
     _cleanup_(graph_freep) struct graph *g = NULL;
+    _cleanup_(halves_done) struct halves halves = {0};
     int r;
 
     if (fd < 0)
@@ -55,6 +57,8 @@ static int plan_file(const char *input, const json_t *steps, bool has_data, json
     r = recipe_new(steps, &recipe, err);
     if (r == 0)
         r = onnx_read_fd(fd, &g, err);
+    if (r == 0)
+        r = halves_widen(g, &halves, err);
     return r < 0 ? r : recipe_plan(recipe, g, has_data, ret, err);
 }
 

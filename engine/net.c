@@ -225,12 +225,12 @@ int net_begin_build(const struct net *n, struct pack_cache *packs, struct net_bu
 
     *ret = (struct net_build){0};
     onednn_enter();
-    if (!n->options.reference) {
-        r = graph_clone(n->loaded, &ret->exec, err);
-        if (r == 0)
-            r = run_passes(ret->exec, err);
-    }
-    ret->env = (struct plan_env){.graph = ret->exec ? ret->exec : n->loaded,
+    r = graph_clone(n->loaded, &ret->exec, err);
+    if (r == 0 && n->options.float_io)
+        r = pass_float_io(ret->exec, err);
+    if (r == 0)
+        r = n->options.reference ? pass_widen(ret->exec, err) : run_passes(ret->exec, err);
+    ret->env = (struct plan_env){.graph = ret->exec,
         .options = &n->options,
         .packs = packs,
         .onednn = n->onednn,
@@ -252,8 +252,7 @@ int net_build_plan(const struct net *n, struct net_build *b, const struct plan_c
     b->env.choices = choices;
     r = plan_build(&b->env, inputs, threads, ret, err);
     if (r == 0) {
-        if (b->exec)
-            graph_drop_constants(b->exec);
+        graph_drop_constants(b->exec);
         (*ret)->graph = TAKE(b->exec);
     }
     /* packing needed room of its own: the heap and the file's pages go back */

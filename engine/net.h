@@ -30,7 +30,8 @@ enum net_policy { NET_SPEED, NET_MEMORY };
 struct net_options {
     struct cpu cpu;
     enum net_policy policy;
-    bool reference;      /* only reference kernels, no execution passes: the oracle of the tests */
+    bool reference;      /* only reference kernels, no passes but pass_widen: the oracle of the tests */
+    bool float_io;       /* inputs and outputs of halves are floats when it runs */
     struct tuner *tuner; /* times of kernels, shared by all nets, lives longer than they; NULL: the default
                             table alone decides */
     struct pack_store *store; /* packed weights, each once for all nets with this store (pack_store.h), which
@@ -87,9 +88,9 @@ const struct tensor *plan_output(const struct plan *p, size_t i);
 
 struct pool;
 
-/* in[i].data: LAYOUT_PLAIN, of the input's dtype, any alignment; out[i].data: memory of the output's size,
- * given by the caller. `layer_us` may be NULL, else plan_n_steps() entries are filled. `pool` NULL: the
- * calling thread only. */
+/* in[i].data: LAYOUT_PLAIN, of the input's dtype (float_io: float instead of a half), any alignment;
+ * out[i].data: memory of the output's size, given by the caller. `layer_us` may be NULL, else plan_n_steps()
+ * entries are filled. `pool` NULL: the calling thread only. */
 void plan_run(const struct plan *p, struct arena *a, const struct tensor *in, struct tensor *out,
     struct pool *pool, float *layer_us);
 

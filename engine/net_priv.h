@@ -47,7 +47,7 @@ struct net {
 
 /* The execution graph and what building over it needs. */
 struct net_build {
-    struct graph *exec; /* NULL: the loaded one */
+    struct graph *exec;
     struct plan_env env;
 };
 int net_begin_build(const struct net *n, struct pack_cache *packs, struct net_build *ret, struct error *err);

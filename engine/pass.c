@@ -1,6 +1,7 @@
 #include "engine/pass.h"
 
 /* Identities go first: initialisers shared through Identity are then one value, not copies. */
+static const struct pass widen = {"widen", true, pass_widen};
 static const struct pass remove_identities = {"remove_identities", true, pass_remove_identities};
 static const struct pass fold_constants = {"fold_constants", true, pass_fold_constants};
 static const struct pass expand_qlinear = {"expand_qlinear", true, pass_expand_qlinear};
@@ -13,6 +14,7 @@ static const struct pass fuse = {"fuse", false, pass_fuse};
 static const struct pass sign = {"sign", false, pass_sign};
 
 const struct pass *const pass_table[] = {
+    &widen,
     &remove_identities,
     &expand_qlinear,
     &fold_constants,

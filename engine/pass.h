@@ -29,6 +29,20 @@ int pass_fold_batch_norm(
                                             channel, into the Conv, Gemm, ConvTranspose before it */
 int pass_merge_pads(struct graph *g, struct error *err); /* Pad of zeros into the Conv or pool after it */
 
+/* Networks of halves (float16, bfloat16) compute in floats: constants become floats, values between layers
+ * are floats, inputs are cast before their use and outputs behind the last layer, so that the model's own
+ * types stay. Nothing is rounded to a half in between, but where the file has a Cast to one: answers are
+ * nearer to the float network's than those of arithmetic in halves. Weights of layers stay halves behind a
+ * Cast (forms f16 and bf16), or with pass_widen_all become floats as well. Graphs without halves stay as they
+ * are. */
+int pass_widen(struct graph *g, struct error *err);
+int pass_widen_all(struct graph *g, struct error *err);
+
+/* After pass_widen, inputs and outputs of halves are floats, too. pass_restore_io gives those of such a graph
+ * the types inputs[i] and outputs[i] again, where these are halves. */
+int pass_float_io(struct graph *g, struct error *err);
+int pass_restore_io(struct graph *g, const enum dtype *inputs, const enum dtype *outputs, struct error *err);
+
 /* Dequantised weights become plain floats, Q/DQ pairs on activations go: the float network that a quantised
  * one stands for. Not among the passes a net runs. */
 int pass_expand(struct graph *g, struct error *err);

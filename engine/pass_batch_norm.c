@@ -9,7 +9,9 @@
 
 #include "engine/constant.h"
 #include "engine/ops.h"
+#include "engine/ops/element.h"
 #include "engine/pass.h"
+#include "engine/weight_rows.h"
 
 /* The affine map of channels, in double: folded rounding happens once. */
 struct affine {
@@ -83,6 +85,19 @@ static bool get_gemm(const struct node *n, struct layer_weights *l) {
     return l->inner > 0;
 }
 
+/* The layer's weights: floats, or halves that a Cast makes floats of (pass_widen). */
+static const struct tensor *float_weights(const struct graph *g, int v) {
+    const struct tensor *t = constant_of(g, v);
+    enum dtype to;
+    int halves;
+
+    if (t)
+        return t->dtype == DT_F32 ? t : NULL;
+    halves = v < 0 ? -1 : weight_match_cast(g, v, &to);
+    t = halves < 0 || to != DT_F32 ? NULL : constant_of(g, halves);
+    return t && element_is_half(t->dtype) ? t : NULL;
+}
+
 /* Is the node a layer with constant float weights and bias? */
 static bool get_layer(const struct graph *g, const struct node *n, struct layer_weights *ret) {
     struct layer_weights l = {.bias_scale = 1};
@@ -91,8 +106,8 @@ static bool get_layer(const struct graph *g, const struct node *n, struct layer_
 
     if (n->domain[0] || n->n_in < 2)
         return false;
-    l.w = constant_of(g, n->in[1]);
-    if (!l.w || l.w->dtype != DT_F32)
+    l.w = float_weights(g, n->in[1]);
+    if (!l.w)
         return false;
     if (n->n_in > 2 && n->in[2] >= 0) {
         l.bias = constant_of(g, n->in[2]);
@@ -235,7 +250,8 @@ static int add_scaled(struct graph *g, int old, const struct layer_weights *l, c
     if (!to)
         return -ENOMEM;
     for (int64_t i = 0; i < n; i++)
-        to[i] = (float)((double)constant_f32(l->w, i) * f->a[l->channel(l, i)]);
+        to[i] = (float)(element_get(l->w, i) * f->a[l->channel(l, i)]);
+    t.dtype = DT_F32;
     t.data = to;
     return graph_add_init(g, name, &t, /* data_lives= */ true);
 }

@@ -250,6 +250,8 @@ int summary_new(const struct graph *g, struct summary **ret, struct error *err) 
         return error_oom(err);
     r = graph_clone(g, &s->graph, err);
     if (r == 0)
+        r = pass_widen(s->graph, err);
+    if (r == 0)
         r = pass_remove_identities(s->graph, err);
     if (r == 0)
         r = pass_fold_constants(s->graph, err);

@@ -93,9 +93,7 @@ static void read_floats(const struct weight *w, float *ret) {
 
     if (w->code->is_looked_up)
         read_looked_up(w, ret);
-    else if (w->codes->dtype == DT_F32)
-        memcpy(ret, w->codes->data, (size_t)n * sizeof(*ret));
-    else
+    else if (!element_read_floats(w->codes, 0, n, ret))
         for (int64_t i = 0; i < n; i++)
             ret[i] = (float)element_get(w->codes, i);
 }

@@ -19,6 +19,10 @@ bool element_is_float(enum dtype t) {
     return i && i->is_float;
 }
 
+bool element_is_half(enum dtype t) {
+    return t == DT_F16 || t == DT_BF16;
+}
+
 /* Sub-byte elements lie low bits first. */
 static uint64_t load_bits(const struct tensor *t, unsigned bits, int64_t i) {
     const unsigned char *data = t->data;
@@ -100,6 +104,62 @@ static double float_get(enum dtype type, uint64_t v) {
         return (double)float_of((uint32_t)v << 16);
     memcpy(&d, &v, sizeof(d));
     return d;
+}
+
+/* As half_get, without a branch, so that loops over it become vectors: the exponent is moved from bias 15 to
+ * 127 by a product with 2^-112, of numbers below 2^-14 by a difference of two floats (M. Dukhan's FP16). */
+static float half_to_float(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, twice = (uint32_t)h << 17;
+    float normal = float_of((twice >> 4) + 0x70000000) * 0x1p-112f,
+          tiny = float_of(twice >> 17 | 0x3f000000) - 0.5f;
+
+    return float_of(sign | bits_of_float(twice < 0x08000000 ? tiny : normal));
+}
+
+/* As half_bits: the sum with a power of two, 13 bits above the number's or 2^-14's, rounds to nearest even;
+ * what is too large is pushed to infinity before. */
+static uint16_t float_to_half(float f) {
+    uint32_t bits = bits_of_float(f), twice = bits << 1, sign = bits >> 16 & 0x8000, top = twice & 0xff000000,
+             sum;
+    float base = (float_of(bits & 0x7fffffff) * 0x1p112f) * 0x1p-110f;
+
+    top = top < 0x71000000 ? 0x71000000 : top;
+    sum = bits_of_float(float_of((top >> 1) + 0x07800000) + base);
+    return (uint16_t)(sign | (twice > 0xff000000 ? 0x7e00 : (sum >> 13 & 0x7c00) + (sum & 0xfff)));
+}
+
+bool element_read_floats(const struct tensor *t, int64_t first, int64_t n, float *ret) {
+    const uint8_t *p = t->data; /* unaligned */
+    uint16_t v;
+
+    if (t->dtype == DT_F32)
+        memcpy(ret, p + first * 4, (size_t)n * sizeof(*ret));
+    for (int64_t i = 0; t->dtype == DT_F16 && i < n; i++) {
+        memcpy(&v, p + 2 * (first + i), sizeof(v));
+        ret[i] = half_to_float(v);
+    }
+    for (int64_t i = 0; t->dtype == DT_BF16 && i < n; i++) {
+        memcpy(&v, p + 2 * (first + i), sizeof(v));
+        ret[i] = float_of((uint32_t)v << 16);
+    }
+    return t->dtype == DT_F32 || element_is_half(t->dtype);
+}
+
+bool element_write_floats(struct tensor *t, int64_t first, int64_t n, const float *x) {
+    uint8_t *p = t->data;
+    uint16_t v;
+
+    if (t->dtype == DT_F32)
+        memcpy(p + first * 4, x, (size_t)n * sizeof(*x));
+    for (int64_t i = 0; t->dtype == DT_F16 && i < n; i++) {
+        v = float_to_half(x[i]);
+        memcpy(p + 2 * (first + i), &v, sizeof(v));
+    }
+    for (int64_t i = 0; t->dtype == DT_BF16 && i < n; i++) {
+        v = (uint16_t)bfloat_bits(x[i]);
+        memcpy(p + 2 * (first + i), &v, sizeof(v));
+    }
+    return t->dtype == DT_F32 || element_is_half(t->dtype);
 }
 
 /* What C leaves undefined: saturate, NaN is 0. */

@@ -18,8 +18,14 @@ void element_set(struct tensor *t, int64_t i, double v);
 /* Wraps into narrower integers. */
 void element_set_int(struct tensor *t, int64_t i, int64_t v);
 
+/* n numbers from element `first` on between float16, bfloat16 or float and float, rounded as element_set
+ * does; false: another type. */
+bool element_read_floats(const struct tensor *t, int64_t first, int64_t n, float *ret);
+bool element_write_floats(struct tensor *t, int64_t first, int64_t n, const float *x);
+
 /* Floats, integers and bool of 2 to 64 bits. */
 bool element_is_known(enum dtype t);
 bool element_is_float(enum dtype t);
+bool element_is_half(enum dtype t); /* float16, bfloat16 */
 
 #endif

@@ -227,6 +227,24 @@ class Infer(unittest.TestCase):
         n = int(reply.headers["Inference-Header-Content-Length"])
         self.assertEqual(len(reply.body) - n, 16)
 
+    def test_halves_in_and_out(self):
+        self.assertEqual(d.put("/api/v1/models/half", model_file("half_gemm.onnx")).status, 201)
+        self.addCleanup(d.delete, "/api/v1/models/half")
+        x = [0.5, -1, 2, 0.25, 1.5]
+        want = [max(0, 0.5 * (sum(x[i] * ((4 * i + k) / 16 - 0.5) for i in range(5)) + (1, -1, 0.25, 2)[k]) + 0.125)
+                for k in range(4)]
+        head = {"inputs": [{"name": "x", "shape": [1, 5], "datatype": "FP16", "parameters": {"binary_data_size": 10}}],
+                "parameters": {"binary_data_output": True}}
+        body, headers = binary(head, struct.pack("<5e", *x))
+        reply = infer(body, headers, "half")
+        n = int(reply.headers["Inference-Header-Content-Length"])
+        doc = json.loads(reply.body[:n])
+        self.assertEqual((doc["outputs"][0]["datatype"], doc["outputs"][0]["shape"]), ("FP16", [1, 4]))
+        self.assertEqual(reply.body[n:], struct.pack("<4e", *want))
+        head["parameters"] = {}
+        body, headers = binary(head, struct.pack("<5e", *x))
+        self.assertEqual(infer(body, headers, "half").status, 400)
+
     def test_classification(self):
         doc = infer(gemm_json(2, outputs=[{"name": "y", "parameters": {"classification": 2}}])).json()
         y = doc["outputs"][0]

@@ -3,7 +3,7 @@
 // Prints {"n", "top1", "p99", "largest", "equal", "accuracy", "accuracy_oracle"}: top1 is the share of rows with the
 // same largest logit; p99 and largest are of the rows' largest softmax differences. Exit 1 beyond the limits.
 'use strict';
-const { readNpy } = require('./npy.js');
+const { fromHalf, readNpy } = require('./npy.js');
 
 function softmax(row) {
   const max = Math.max(...row), e = row.map((v) => Math.exp(v - max)), sum = e.reduce((a, b) => a + b);
@@ -34,7 +34,11 @@ function agree(a, b, labels) {
 const args = process.argv.slice(2);
 const option = (name, dflt) => (args.includes(name) ? args[args.indexOf(name) + 1] : dflt);
 const labels = option('--labels');
-const r = agree(readNpy(args[0]), readNpy(args[1]), labels && readNpy(labels));
+const read = (file) => {
+  const t = readNpy(file);
+  return t.type === 'float16' ? { ...t, data: Float32Array.from(t.data, fromHalf) } : t;
+};
+const r = agree(read(args[0]), read(args[1]), labels && readNpy(labels));
 console.log(JSON.stringify(r));
 process.exit(r.top1 >= Number(option('--top1', 0.995)) && r.p99 <= Number(option('--p99', 2e-2)) &&
   r.largest <= Number(option('--largest', 5e-2)) ? 0 : 1);

@@ -5,6 +5,13 @@ const fs = require('fs');
 const NPY_TYPES = {
   float32: ['<f4', Float32Array], uint8: ['|u1', Uint8Array], int8: ['|i1', Int8Array],
   int32: ['<i4', Int32Array], int64: ['<i8', BigInt64Array], bool: ['|b1', Uint8Array],
+  float16: ['<f2', Uint16Array], // codes: JavaScript has no such numbers
+};
+
+const fromHalf = (h) => {
+  const sign = h & 0x8000 ? -1 : 1, exp = (h >> 10) & 31, fraction = h & 1023;
+  if (exp === 31) return fraction ? NaN : sign * Infinity;
+  return sign * (exp ? (1024 + fraction) * 2 ** (exp - 25) : fraction * 2 ** -24);
 };
 
 function readNpy(file) {
@@ -28,4 +35,4 @@ function writeNpy(file, type, dims, data) {
     Buffer.from(header, 'latin1'), Buffer.from(data.buffer, data.byteOffset, data.byteLength)]));
 }
 
-module.exports = { readNpy, writeNpy };
+module.exports = { fromHalf, readNpy, writeNpy };

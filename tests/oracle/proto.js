@@ -75,4 +75,4 @@ function readGraph(model) {
   return { nodes, inits, inputs: names(11).filter((n) => !inits.has(n)), outputs: names(12) };
 }
 
-module.exports = { addOutputs, bytesField, fields, readGraph, replaceGraph, valueInfo };
+module.exports = { addOutputs, bytesField, fields, intField, readGraph, replaceGraph, valueInfo };

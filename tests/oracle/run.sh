@@ -1,6 +1,6 @@
 #!/bin/sh
 # int8 variants in our engine and in ONNX Runtime: whole test sets, and every layer on equal inputs; and every
-# weight form (forms.sh).
+# weight form (forms.sh); and float16 networks (halves.sh).
 #   sh tests/oracle/run.sh [MODEL …]     BUILD: the build folder; BONSAI_SHARED: a folder with models and data sets
 # Without BONSAI_SHARED: the shipped mnist-8 on noise. ONNX Runtime is installed on demand (npm ci) into the build folder.
 set -eu
@@ -56,6 +56,7 @@ writeNpy('$work/noise.npy', 'float32', [64, 1, 28, 28], x);
 writeNpy('$work/noise1.npy', 'float32', [1, 1, 28, 28], x.subarray(0, 784));"
         check mnist-8 "$root/tests/data/models/mnist-8.onnx" Input3 "$work/noise1.npy" "" "$work/noise1.npy"
         sh "$here/forms.sh" "$worker" "$work/forms" "$work/noise1.npy" || failed=1
+        sh "$here/halves.sh" "$worker" "$work/halves" || failed=1
         ;;
     lenet5_fashion)
         pictures fashion 40

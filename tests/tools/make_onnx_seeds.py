@@ -188,9 +188,25 @@ def qlinear():
     return model(nodes, [value("x", ["N", 3, 6, 6], T.UINT8)], [value("y", ["N", 1])], inits)
 
 
+def half_gemm():
+    """A float16 network: y = relu(x w + c), with a Constant of halves and a Cast to half inside."""
+    nodes = [
+        h.make_node("Gemm", ["x", "w", "c"], ["a"]),
+        h.make_node("Constant", [], ["k"], value=nh.from_array(np.full(4, 0.5, np.float16), "")),
+        h.make_node("Cast", ["shift"], ["s"], to=T.FLOAT16),
+        h.make_node("Mul", ["a", "k"], ["b"]),
+        h.make_node("Add", ["b", "s"], ["d"]),
+        h.make_node("Relu", ["d"], ["y"]),
+    ]
+    inits = [init("w", (np.arange(20).reshape(5, 4) / 16 - 0.5).astype(np.float16)),
+             init("c", np.array([1, -1, 0.25, 2], np.float16)), init("shift", np.full(4, 0.125, np.float32))]
+    return model(nodes, [value("x", ["N", 5], T.FLOAT16)], [value("y", ["N", 4], T.FLOAT16)], inits,
+                 value_info=[value("a", ["N", 4], T.FLOAT16)])
+
+
 MODELS = [relu, conv_pad_bn, transposed_bn, gemm_arithmetic, shared_identity, pool_pad, shape_subgraph, qdq,
-          typed_ir3, attributes, resize_crop, scattered, qlinear]
-IN_TESTS = {conv_pad_bn, transposed_bn, gemm_arithmetic, shared_identity, pool_pad, shape_subgraph, qdq}
+          typed_ir3, attributes, resize_crop, scattered, qlinear, half_gemm]
+IN_TESTS = {conv_pad_bn, transposed_bn, gemm_arithmetic, shared_identity, pool_pad, shape_subgraph, qdq, half_gemm}
 
 root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 for make in MODELS:
