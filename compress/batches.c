@@ -36,6 +36,7 @@ struct slot {
 
 struct batches {
     struct feed train, val;
+    struct picture_cache *cache; /* theirs; NULL: none */
     int64_t batch, n_classes, per_epoch;
     uint64_t seed;
     struct augment_options augment;
@@ -349,6 +350,7 @@ struct batches *batches_free(struct batches *b) {
     }
     feed_done(&b->train);
     feed_done(&b->val);
+    picture_cache_free(b->cache);
     free(b->order);
     free(b->mixed);
     free(b->threads);
@@ -422,6 +424,7 @@ int batches_open(const struct feed_source *s, const struct value *input, const s
             "the split 'train' has %llu pictures to learn from (a tenth is held out), fewer than a batch of "
             "%lld",
             (unsigned long long)b->train.n, (long long)o->batch);
+    b->cache = b->train.cache = b->val.cache = feed_cache(&b->train, &s->cache);
     set_augmentation(b, &o->augment);
     r = make_slots(b, err);
     if (r == 0)

@@ -14,8 +14,6 @@ struct batches_options {
     uint64_t seed;
     unsigned threads; /* that read ahead; 0: the caller of batches_read() reads */
     struct augment_options augment;
-    const char *cache_dir;
-    uint64_t cache_budget; /* bytes */
 };
 
 /* `input`: the network's one input. `s` stays the caller's and must live as long. Errors: those of

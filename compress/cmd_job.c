@@ -34,7 +34,8 @@ static const struct job_kind *kind_of(const json_t *job) {
 
 #define MAX_PATHS 64
 
-/* Paths of the job's members: those it reads, the folder of what it writes and the one for checkpoints. */
+/* Paths of the job's members: those it reads, the folder of what it writes and those for checkpoints and
+ * decoded pictures. */
 struct paths {
     const char *read[MAX_PATHS + 1], *write[MAX_PATHS + 1];
     size_t n_read, n_write;
@@ -45,6 +46,7 @@ static void collect_paths(const json_t *job, struct paths *p) {
     static const char *const reads[] = {"input", "pack", "old_pack"};
     const char *output = json_string_value(json_object_get(job, "output"));
     const char *checkpoint = json_string_value(json_object_get(job, "checkpoint"));
+    const char *cache = job_cache(job).folder;
     const json_t *variants = json_object_get(job, "variants");
 
     for (size_t i = 0; i < sizeof(reads) / sizeof(reads[0]); i++) {
@@ -65,6 +67,8 @@ static void collect_paths(const json_t *job, struct paths *p) {
     }
     if (checkpoint)
         p->write[p->n_write++] = checkpoint;
+    if (cache)
+        p->write[p->n_write++] = cache;
 }
 
 static int run_job(json_t *job, struct job_io *io, json_t **ret, struct error *err) {

@@ -81,8 +81,10 @@ static int train(const struct train *t, struct job_io *io, json_t **ret, struct 
     _cleanup_(pack_freep) struct pack *pack = NULL;
     _cleanup_(freep) char *from = NULL;
     json_auto_t *spec = NULL, *preprocess = NULL, *labels = NULL;
-    struct train_job job = {
-        .output = t->output, .checkpoint = t->checkpoint, .checkpoint_seconds = (int)t->checkpoint_seconds};
+    struct train_job job = {.output = t->output,
+        .checkpoint = t->checkpoint,
+        .checkpoint_seconds = (int)t->checkpoint_seconds,
+        .cache = {.budget = OFFLINE_CACHE_BYTES}};
     int r = command_read_json(t->spec, &spec, err);
 
     if (r == 0 && t->seed >= 0)

@@ -1,6 +1,7 @@
 #include "compress/feed.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,6 +43,13 @@ static int choose(struct feed *f, uint64_t count, uint64_t most, struct error *e
         f->item[i] = all[i].item;
     free(all);
     return 0;
+}
+
+void feed_source_done(struct feed_source *s) {
+    pack_free(s->pack);
+    json_decref(s->preprocess);
+    json_decref(s->labels);
+    *s = (struct feed_source){0};
 }
 
 int feed_open(const struct pack *p, const char *split, const struct value *input, const json_t *preprocess,
@@ -114,18 +122,61 @@ int feed_map_classes(struct feed *f, const json_t *labels, int64_t n_classes, st
     return 0;
 }
 
+static struct picture raw_picture(const struct pack_item *item) {
+    return (struct picture){.pixels = (uint8_t *)(uintptr_t)item->data,
+        .width = (int)item->width,
+        .height = (int)item->height,
+        .channels = item->channels};
+}
+
+/* Do the pack's bytes need nothing done? */
+static bool is_ready(const struct feed *f, const struct pack_item *item) {
+    struct picture raw = raw_picture(item);
+
+    return item->kind == PACK_RAW && preprocess_is_ready(&f->preprocess, &raw);
+}
+
+struct picture_cache *feed_cache(const struct feed *f, const struct picture_cache_place *at) {
+    uint64_t n = pack_count(f->pack, f->split), n_ready = 0;
+    const struct preprocess *p = &f->preprocess;
+    char what[512];
+
+    for (; n_ready < n; n_ready++) {
+        struct pack_item item;
+
+        pack_item(f->pack, f->split, n_ready, &item);
+        if (!is_ready(f, &item))
+            break;
+    }
+    if (n_ready == n)
+        return NULL;
+    snprintf(what, sizeof(what), "split %s, channels %d, exif %d, mode %d, %d x %d, shorter %d, crop %d x %d",
+        pack_split(f->pack, f->split), preprocess_channels(p), !p->is_exif_ignored, p->mode, p->width,
+        p->height, p->shorter, p->crop_width, p->crop_height);
+    return picture_cache_open(at, what, n, f->item_floats);
+}
+
+static int make_pixels(const struct feed *f, const struct pack_item *item, uint8_t *ret, struct error *err) {
+    struct picture raw = raw_picture(item);
+
+    return item->kind == PACK_RAW
+               ? preprocess_pixels(&f->preprocess, &raw, ret, err)
+               : preprocess_pixels_encoded(&f->preprocess, item->data, item->size, NULL, ret, err);
+}
+
 int feed_pixels(const struct feed *f, uint64_t i, uint8_t *ret, struct error *err) {
     struct pack_item item;
-    struct picture raw;
+    bool is_kept;
+    int r;
 
     pack_item(f->pack, f->split, f->item[i], &item);
-    if (item.kind != PACK_RAW)
-        return preprocess_pixels_encoded(&f->preprocess, item.data, item.size, NULL, ret, err);
-    raw = (struct picture){.pixels = (uint8_t *)(uintptr_t)item.data,
-        .width = (int)item.width,
-        .height = (int)item.height,
-        .channels = item.channels};
-    return preprocess_pixels(&f->preprocess, &raw, ret, err);
+    is_kept = f->cache && !is_ready(f, &item);
+    if (is_kept && picture_cache_get(f->cache, f->item[i], ret))
+        return 0;
+    r = make_pixels(f, &item, ret, err);
+    if (r == 0 && is_kept)
+        picture_cache_put(f->cache, f->item[i], ret);
+    return r;
 }
 
 void feed_normalize(const struct feed *f, const uint8_t *pixels, float *ret) {

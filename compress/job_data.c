@@ -78,35 +78,31 @@ static void job_samples_done(void *ctx) {
     struct job_samples *s = ctx;
 
     feed_done(&s->feed);
-    pack_free(s->source.pack);
-    json_decref(s->source.preprocess);
-    json_decref(s->source.labels);
+    feed_source_done(&s->source);
     free(s);
 }
 
-int job_samples_of(struct pack *pack, const struct graph *g, json_t *preprocess, json_t *labels,
-    uint64_t most, struct samples *ret, bool *ret_is_test, struct error *err) {
+int job_samples_of(struct feed_source *source, const struct graph *g, uint64_t most, struct samples *ret,
+    bool *ret_is_test, struct error *err) {
     struct job_samples *s = calloc(1, sizeof(*s));
     int train, r;
 
     if (!s) {
-        pack_free(pack);
+        feed_source_done(source);
         return error_oom(err);
     }
-    s->source.pack = pack;
-    train = pack_find_split(pack, "train");
-    *ret_is_test = train < 0 || pack_count(pack, (uint32_t)train) == 0;
-    r = g->n_inputs == 1 ? feed_open(pack, *ret_is_test ? "test" : "train", &g->values[g->inputs[0]],
-                               preprocess, most, &s->feed, err)
+    s->source = *source;
+    *source = (struct feed_source){0};
+    train = pack_find_split(s->source.pack, "train");
+    *ret_is_test = train < 0 || pack_count(s->source.pack, (uint32_t)train) == 0;
+    r = g->n_inputs == 1 ? feed_open(s->source.pack, *ret_is_test ? "test" : "train",
+                               &g->values[g->inputs[0]], s->source.preprocess, most, &s->feed, err)
                          : error_code(err, -EBADMSG, "method_not_applicable",
                                "the model has %zu inputs; pictures fit a model of one", g->n_inputs);
     if (r < 0) {
-        pack_free(pack);
-        free(s);
+        job_samples_done(s);
         return r;
     }
-    s->source.preprocess = json_incref(preprocess);
-    s->source.labels = json_incref(labels);
     *ret = feed_samples(&s->feed);
     ret->source = &s->source;
     ret->owner = s;
@@ -114,12 +110,26 @@ int job_samples_of(struct pack *pack, const struct graph *g, json_t *preprocess,
     return 0;
 }
 
-int job_samples_open(const char *pack_path, const struct graph *g, json_t *preprocess, json_t *labels,
-    uint64_t most, struct samples *ret, bool *ret_is_test, struct error *err) {
-    struct pack *pack = NULL;
-    int r = open_pack(pack_path, &pack, err);
+struct picture_cache_place job_cache(const json_t *job) {
+    const json_t *cache = json_object_get(job, "cache");
+    json_int_t bytes = json_integer_value(json_object_get(cache, "bytes"));
+    const char *folder = json_string_value(json_object_get(cache, "folder"));
 
-    return r < 0 ? r : job_samples_of(pack, g, preprocess, labels, most, ret, ret_is_test, err);
+    return (struct picture_cache_place){.folder = folder,
+        .owner = json_string_value(json_object_get(cache, "owner")),
+        .budget = folder && bytes > 0 ? (uint64_t)bytes : 0};
+}
+
+int job_samples_open(const json_t *job, const struct graph *g, uint64_t most, struct samples *ret,
+    bool *ret_is_test, struct error *err) {
+    struct feed_source source = {.cache = job_cache(job)};
+    int r = open_pack(json_string_value(json_object_get(job, "pack")), &source.pack, err);
+
+    if (r < 0)
+        return r;
+    source.preprocess = json_incref(json_object_get(job, "preprocess"));
+    source.labels = json_incref(json_object_get(job, "labels"));
+    return job_samples_of(&source, g, most, ret, ret_is_test, err);
 }
 
 struct evaluated {

@@ -93,9 +93,7 @@ static int open_samples(const json_t *job, const char *input, const json_t *step
     if (r == 0)
         r = onnx_read_fd(fd, &g, err);
     if (r == 0)
-        r = job_samples_open(json_string_value(json_object_get(job, "pack")), g,
-            json_object_get(job, "preprocess"), json_object_get(job, "labels"),
-            (uint64_t)recipe_samples(recipe), ret, &is_test, err);
+        r = job_samples_open(job, g, (uint64_t)recipe_samples(recipe), ret, &is_test, err);
     if (r == 0 && is_test)
         json_array_append_new(verdicts, json_string("calibrated_on_test"));
     return r;

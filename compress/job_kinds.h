@@ -4,10 +4,8 @@
 
 #include <jansson.h>
 
+#include "compress/feed.h"
 #include "compress/job_io.h"
-#include "compress/samples.h"
-#include "engine/graph.h"
-#include "image/pack.h"
 
 struct job_kind {
     const char *name;
@@ -23,13 +21,16 @@ int job_string(const json_t *job, const char *key, const char **ret, struct erro
 /* The job's `steps`, or those of its `recipe`. New reference. */
 int job_steps(const json_t *job, json_t **ret, struct error *err);
 
-/* Calibration samples for a network: the split `train`, or without one `test` (*ret_is_test), with
- * all of the pack as their source. Takes the pack, also on failure; samples_done. */
-int job_samples_of(struct pack *pack, const struct graph *g, json_t *preprocess, json_t *labels,
-    uint64_t most, struct samples *ret, bool *ret_is_test, struct error *err);
+/* Where a job that is told of a `cache` keeps decoded pictures. Its strings are the job's. */
+struct picture_cache_place job_cache(const json_t *job);
 
-/* The same of a pack file. */
-int job_samples_open(const char *pack_path, const struct graph *g, json_t *preprocess, json_t *labels,
-    uint64_t most, struct samples *ret, bool *ret_is_test, struct error *err);
+/* Calibration samples for a network: the split `train`, or without one `test` (*ret_is_test). `source`
+ * becomes theirs, with its pack and JSON references, also on failure; samples_done. */
+int job_samples_of(struct feed_source *source, const struct graph *g, uint64_t most, struct samples *ret,
+    bool *ret_is_test, struct error *err);
+
+/* The same from a job's `pack`, `preprocess`, `labels` and `cache`; `job` must live as long. */
+int job_samples_open(const json_t *job, const struct graph *g, uint64_t most, struct samples *ret,
+    bool *ret_is_test, struct error *err);
 
 #endif

@@ -69,11 +69,25 @@ int offline_preprocess(const char *path, json_t **ret, json_t **ret_labels, stru
     return 0;
 }
 
-static int pack_samples(const char *model, const char *data, json_t *preprocess, json_t *labels, int64_t most,
+int offline_source(const char *data, const char *preprocess, struct feed_source *ret, struct error *err) {
+    struct feed_source s = {.cache = {.budget = OFFLINE_CACHE_BYTES}};
+    int r = offline_preprocess(preprocess, &s.preprocess, &s.labels, err);
+
+    if (r == 0)
+        r = offline_pack(data, NULL, &s.pack, NULL, err);
+    if (r < 0) {
+        feed_source_done(&s);
+        return r;
+    }
+    *ret = s;
+    return 0;
+}
+
+static int pack_samples(const char *model, const char *data, const char *preprocess, int64_t most,
     struct samples *ret, struct error *err) {
     _cleanup_(closep) int fd = open(model, O_RDONLY | O_CLOEXEC);
     _cleanup_(graph_freep) struct graph *g = NULL;
-    struct pack *pack = NULL;
+    struct feed_source source = {0};
     bool is_test = false;
     int r;
 
@@ -81,9 +95,9 @@ static int pack_samples(const char *model, const char *data, json_t *preprocess,
         return error_errno(err, "'%s'", model);
     r = onnx_read_fd(fd, &g, err);
     if (r == 0)
-        r = offline_pack(data, NULL, &pack, NULL, err);
+        r = offline_source(data, preprocess, &source, err);
     if (r == 0)
-        r = job_samples_of(pack, g, preprocess, labels, (uint64_t)most, ret, &is_test, err);
+        r = job_samples_of(&source, g, (uint64_t)most, ret, &is_test, err);
     if (r == 0 && is_test)
         job_io_log("warning", "the data set has no split 'train': calibrated on 'test'");
     return r;
@@ -92,11 +106,7 @@ static int pack_samples(const char *model, const char *data, json_t *preprocess,
 int offline_samples(const char *model, const char *data, const char *preprocess, int64_t most,
     struct samples *ret, struct error *err) {
     size_t n = strlen(data);
-    json_auto_t *p = NULL, *labels = NULL;
-    int r;
 
-    if (n > 4 && !strcmp(data + n - 4, ".npy"))
-        return samples_from_npy(data, ret, err);
-    r = offline_preprocess(preprocess, &p, &labels, err);
-    return r < 0 ? r : pack_samples(model, data, p, labels, most, ret, err);
+    return n > 4 && !strcmp(data + n - 4, ".npy") ? samples_from_npy(data, ret, err)
+                                                  : pack_samples(model, data, preprocess, most, ret, err);
 }

@@ -5,8 +5,9 @@
 
 #include <jansson.h>
 
-#include "compress/samples.h"
-#include "image/pack.h"
+#include "compress/feed.h"
+
+#define OFFLINE_CACHE_BYTES (1ull << 30) /* of decoded pictures, in a temporary file */
 
 /* `split` NULL: as the archive says, or divided (*ret_divided, may be NULL). */
 int offline_pack(
@@ -19,6 +20,9 @@ int offline_splits(const char *data, const char *test, struct pack **ret, struct
 /* A file with a `preprocess` object, or a model's card that has one (and `labels`). *ret: the object (new
  * reference, NULL for path NULL); *ret_labels: may stay NULL. */
 int offline_preprocess(const char *path, json_t **ret, json_t **ret_labels, struct error *err);
+
+/* An archive as pictures to learn from, decoded once into a temporary file; feed_source_done. */
+int offline_source(const char *data, const char *preprocess, struct feed_source *ret, struct error *err);
 
 /* Calibration samples of an archive (split train, else test) or .npy for a model file; samples_done. */
 int offline_samples(const char *model, const char *data, const char *preprocess, int64_t most,

@@ -98,7 +98,8 @@ static int training_open(
 /* `source` is what it points to. */
 static struct learn_run run_of(
     const struct train_job *job, const struct training *t, struct feed_source *source) {
-    *source = (struct feed_source){.pack = job->pack, .preprocess = t->preprocess, .labels = t->labels};
+    *source = (struct feed_source){
+        .pack = job->pack, .preprocess = t->preprocess, .labels = t->labels, .cache = job->cache};
     return (struct learn_run){.source = source,
         .seed = (uint64_t)t->spec.seed,
         .checkpoint_seconds = job->checkpoint_seconds,

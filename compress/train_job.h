@@ -6,6 +6,7 @@
 #include <jansson.h>
 
 #include "compress/job_io.h"
+#include "compress/picture_cache.h"
 #include "image/pack.h"
 
 struct train_job {
@@ -18,6 +19,7 @@ struct train_job {
     const char *checkpoint;      /* folder, made if it is not there; NULL: none */
     int checkpoint_seconds;      /* at least so often; 0: after every step */
     uint64_t memory_bytes;       /* most that training may take; 0: any */
+    struct picture_cache_place cache;
 };
 
 /* The dry run. *ret (new reference): {"network", "input", "classes", "parameters", "macs", "bytes",

@@ -44,7 +44,7 @@ struct config {
 
     /* jobs */
     int jobs_parallel, jobs_queue, job_nice, job_threads, job_seconds;
-    int64_t job_memory;
+    int64_t job_memory, picture_cache;
 };
 
 extern const struct param_table config_table;

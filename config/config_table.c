@@ -122,6 +122,10 @@ static const struct param rows[] = {
         .doc = "Longest time of a job that names none. 0: no limit."},
     {"job_memory", PARAM_SIZE, AT(job_memory), .min = 0, .max = BYTES_LIMIT,
         .doc = "Address space of a worker in bytes. 0: what the machine has."},
+    {"picture_cache", PARAM_SIZE, AT(picture_cache), .min = 0, .max = BYTES_LIMIT, .dflt = "4G",
+        .doc =
+            "Bytes that decoded pictures may take in the state folder, so that jobs that learn decode each once; "
+            "the ones not used for longest go first. 0: none are kept."},
 };
 
 const struct param_table config_table = {rows, sizeof(rows) / sizeof(rows[0])};

@@ -109,7 +109,8 @@ static int open_parts(struct app *a, struct error *err) {
         .check_limit_s = 120,
         .max_attempts = 3,
         .seconds = (unsigned)c->job_seconds,
-        .memory_bytes = (uint64_t)c->job_memory};
+        .memory_bytes = (uint64_t)c->job_memory,
+        .cache_bytes = (uint64_t)c->picture_cache};
     int r = worker_path(c, worker, sizeof(worker), err);
 
     if (r == 0)

@@ -110,8 +110,7 @@ static bool names_digest(const json_t *j, const char *digest) {
     return false;
 }
 
-/* Only models, variants and data sets own files. */
-static bool is_named(struct store *s, const char *digest) {
+bool store_blob_is_named(struct store *s, const char *digest) {
     bool found = false;
 
     pthread_rwlock_rdlock(&s->read);
@@ -131,9 +130,10 @@ void store_blob_release(struct store *s, const char *digest) {
     if (!digest_is_valid(digest))
         return;
     store_lock(s);
-    if (!is_named(s, digest)) {
+    if (!store_blob_is_named(s, digest)) {
         store_blob_path(s, digest, path, sizeof(path));
         unlink(path);
+        store_pictures_drop(s, digest);
     }
     store_unlock(s);
 }
@@ -151,7 +151,7 @@ static int sweep_folder(struct store *s, const char *folder, bool is_blobs, stru
             continue;
         snprintf(digest, sizeof(digest), "sha256:%s", e->d_name);
         snprintf(path, sizeof(path), "%s/%s", folder, e->d_name);
-        if (!is_blobs || !is_named(s, digest))
+        if (!is_blobs || !store_blob_is_named(s, digest))
             unlink(path);
     }
     closedir(d);

@@ -192,14 +192,23 @@ static int resolve_recipe(const struct jobs *j, json_t *doc, struct error *err) 
     return error_set(err, -EINVAL, "recipe: there is no recipe '%.64s'", name);
 }
 
-json_t *job_limited(const struct jobs *j, const json_t *request) {
-    json_t *copy = json_copy((json_t *)(uintptr_t)request), *limits = json_object_get(request, "limits");
+static void add_memory_limit(json_t *request, uint64_t bytes) {
+    json_t *limits = json_object_get(request, "limits");
 
-    if (!copy || !j->options.memory_bytes || json_is_number(json_object_get(limits, "memory_bytes")))
-        return copy;
+    if (!bytes || json_is_number(json_object_get(limits, "memory_bytes")))
+        return;
     limits = json_is_object(limits) ? json_copy(limits) : json_object();
-    json_object_set_new(limits, "memory_bytes", json_integer((json_int_t)j->options.memory_bytes));
-    json_object_set_new(copy, "limits", limits);
+    json_object_set_new(limits, "memory_bytes", json_integer((json_int_t)bytes));
+    json_object_set_new(request, "limits", limits);
+}
+
+json_t *job_limited(const struct jobs *j, const json_t *request) {
+    json_t *copy = json_copy((json_t *)(uintptr_t)request);
+
+    if (copy) {
+        add_memory_limit(copy, j->options.memory_bytes);
+        store_pictures_offer(j->store, j->options.cache_bytes, copy);
+    }
     return copy;
 }
 

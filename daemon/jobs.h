@@ -35,6 +35,7 @@ struct jobs_options {
     unsigned max_attempts;  /* crashes of the worker until it is failed: 3 */
     unsigned seconds;       /* of a job that names no limit; 0: none */
     uint64_t memory_bytes;  /* address space of a worker whose job names none; 0: what there is */
+    uint64_t cache_bytes;   /* that decoded pictures may take; 0: none are kept */
 };
 
 /* Makes what was running (a kill, a power cut) queued again. The runner starts with jobs_start. */

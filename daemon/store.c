@@ -205,6 +205,7 @@ int store_open(const char *dir, double disk_share, struct store **ret, struct er
     if (r < 0)
         return r;
     store_checkpoint_sweep(s);
+    store_pictures_sweep(s);
     *ret = TAKE(s);
     return 0;
 }

@@ -106,6 +106,10 @@ void store_blob_release(struct store *s, const char *digest);
 int store_checkpoint_open(struct store *s, const char *id, char *ret, size_t size, struct error *err);
 void store_checkpoint_drop(struct store *s, const char *id);
 
+/* Tells a worker's request that reads a data set (`pack`) of the folder where decoded pictures are kept, in
+ * `cache`: {"folder", "owner", "bytes"}. Those of a data set go with its pack's file. */
+void store_pictures_offer(struct store *s, uint64_t bytes, json_t *request);
+
 /* disk_budget (507) unless `bytes` more fit. */
 int store_check_disk(struct store *s, uint64_t bytes, struct error *err);
 /* As df counts: what the file system keeps back is neither used nor to be had. */

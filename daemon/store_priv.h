@@ -23,4 +23,11 @@ int store_sweep(struct store *s, struct error *err);
 /* Drops the checkpoints that no job can go on from. */
 void store_checkpoint_sweep(struct store *s);
 
+/* Decoded pictures: those of a file that is gone, and at start those of all that are. */
+void store_pictures_drop(struct store *s, const char *digest);
+void store_pictures_sweep(struct store *s);
+
+/* Does a model, variant or data set own the file? */
+bool store_blob_is_named(struct store *s, const char *digest);
+
 #endif

@@ -141,6 +141,41 @@ class Jobs(unittest.TestCase):
             self.assertEqual(len(digests), 1, digests)
             self.assertEqual(os.listdir(os.path.join(daemon.state, "checkpoints")), [])
 
+    def test_pictures_are_decoded_once_and_what_is_kept_of_them_cannot_spoil_a_training(self):
+        body = {"kind": "compress", "model": "lenet", "dataset": "tiny", "seed": 3, "evaluate": False,
+                "steps": [{"method": "finetune", "epochs": 2, "batch": 16, "lr": 0.001, "augment": {"mixup": 0.4}}]}
+        digests = set()
+
+        def learn(daemon, variant):
+            job = daemon.wait_job(daemon.post("/api/v1/jobs", {**body, "variant": variant}).json()["id"])
+            self.assertEqual(job["state"], "succeeded", job)
+            digests.add(daemon.get(f"/api/v1/models/lenet/variants/{variant}").json()["digest"])
+
+        with Daemon(BUILD, "--picture-cache", "0") as daemon:
+            fill(daemon)
+            learn(daemon, "without")
+            self.assertFalse(os.path.exists(os.path.join(daemon.state, "pictures")))
+        with Daemon(BUILD) as daemon:
+            fill(daemon)
+            learn(daemon, "first")
+            folder = os.path.join(daemon.state, "pictures")
+            name, = os.listdir(folder)
+            pack = next(b for b in os.listdir(os.path.join(daemon.state, "blobs")) if b == name.split("-")[0])
+            with open(os.path.join(folder, name), "r+b") as f:
+                data = f.read()
+                n, size = int.from_bytes(data[16:24], "little"), int.from_bytes(data[24:32], "little")
+                self.assertEqual((size, len(data)), (28 * 28, 128 + n * (8 + size)))
+                there = [any(data[at:at + 8]) for at in range(128, len(data), 8 + size)]
+                self.assertGreater(sum(there), 0.9 * n)
+                learn(daemon, "again")
+                f.seek(1000)
+                f.write(bytes(len(data) - 1000))
+            learn(daemon, "spoilt")
+            self.assertEqual(len(digests), 1, digests)
+            self.assertEqual(os.listdir(folder), [name])
+            self.assertEqual(daemon.request("DELETE", "/api/v1/datasets/tiny").status, 204)
+            self.assertEqual(os.listdir(folder), [], pack)
+
     def test_the_parent_teaches_what_a_step_has_lost(self):
         spoil = {"method": "finetune", "epochs": 1, "lr": 1, "momentum": 0, "clip": 4, "batch": 16}
         learn = {"epochs": 15, "batch": 16, "lr": 0.003, "optimizer": "adam"}

@@ -1,32 +1,14 @@
-/* A state directory of its own for a test, and models in it. */
+/* A state directory (in a temporary folder, temp_dir.h) for a test, and models in it. */
 #ifndef TESTS_UNIT_STATE_DIR_H
 #define TESTS_UNIT_STATE_DIR_H
 
-#include <ftw.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "daemon/models.h"
 #include "daemon/store.h"
-
-static inline void state_dir_make(char ret[static 64]) {
-    const char *base = getenv("TMPDIR");
-
-    snprintf(ret, 64, "%.40s/bonsai-test-XXXXXX", base ? base : "/tmp");
-    assert_non_null(mkdtemp(ret));
-}
-
-static inline int state_dir_remove_one(const char *path, const struct stat *st, int kind, struct FTW *f) {
-    (void)st;
-    (void)kind;
-    (void)f;
-    return remove(path);
-}
-
-static inline void state_dir_remove(const char *dir) {
-    nftw(dir, state_dir_remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
+#include "tests/unit/temp_dir.h"
 
 static inline struct store *state_dir_open(const char *dir) {
     struct store *s = NULL;

@@ -11,6 +11,7 @@
 #include "compress/batches.h"
 #include "tests/unit/archive_make.h"
 #include "tests/unit/cmocka_all.h"
+#include "tests/unit/temp_dir.h"
 
 #define N       300
 #define SIDE    4
@@ -20,8 +21,16 @@
 
 static const struct value input = {.dtype = DT_F32, .shape = {.rank = 4, .dim = {-1, 3, SIDE, SIDE}}};
 
+struct made {
+    int64_t n;
+    bool is_unlabelled;
+    int64_t damaged; /* this picture is no picture; 0: none */
+    uint32_t side;   /* 0: SIDE */
+    uint8_t add;     /* to all bytes, which digests do not tell */
+};
+
 /* Picture i is filled with the bytes of its number; its label is the number's last digit. */
-static struct pack *make_pack(int64_t n, bool has_labels, int64_t damaged) {
+static struct pack *make_other_pack(const struct made *m) {
     _cleanup_(closep) int fd = memory_file();
     _cleanup_(pack_writer_freep) struct pack_writer *w = NULL;
     struct pack *p = NULL;
@@ -34,24 +43,31 @@ static struct pack *make_pack(int64_t n, bool has_labels, int64_t damaged) {
         snprintf(name, sizeof(name), "%d", c);
         assert_int_equal(pack_writer_class(w, name, NULL), c);
     }
-    for (int64_t i = 0; i < n; i++) {
-        uint8_t pixels[FLOATS];
+    for (int64_t i = 0; i < m->n; i++) {
+        uint32_t side = m->side ? m->side : SIDE;
+        uint8_t pixels[4 * FLOATS];
         struct pack_item item = {.data = pixels,
-            .size = sizeof(pixels),
-            .label = has_labels ? (uint32_t)(i % CLASSES) : PACK_NO_LABEL,
-            .kind = i == damaged ? PACK_PNG : PACK_RAW,
+            .size = (uint64_t)3 * side * side,
+            .label = m->is_unlabelled ? PACK_NO_LABEL : (uint32_t)(i % CLASSES),
+            .kind = i && i == m->damaged ? PACK_PNG : PACK_RAW,
             .channels = 3,
-            .height = SIDE,
-            .width = SIDE};
+            .height = side,
+            .width = side};
 
-        for (int k = 0; k < FLOATS; k++)
+        for (int k = 0; k < 4 * FLOATS; k++)
             pixels[k] = (uint8_t)(k % 2 ? i / 256 : i % 256);
         EVP_Digest(pixels, sizeof(pixels), item.sha256, NULL, EVP_sha256(), NULL);
+        for (int k = 0; k < 4 * FLOATS; k++)
+            pixels[k] = (uint8_t)(pixels[k] + m->add);
         assert_int_equal(pack_writer_add(w, &item, NULL), 0);
     }
     assert_int_equal(pack_writer_finish(w, false, NULL), 0);
     assert_int_equal(pack_open(fd, &p, NULL), 0);
     return p;
+}
+
+static struct pack *make_pack(int64_t n) {
+    return make_other_pack(&(struct made){.n = n});
 }
 
 struct store {
@@ -93,7 +109,7 @@ static int number_of(const float *x) {
 }
 
 static void test_each_picture_comes_once_an_epoch_with_its_label(void **state) {
-    _cleanup_(pack_freep) struct pack *p = make_pack(N, true, -1);
+    _cleanup_(pack_freep) struct pack *p = make_pack(N);
     _cleanup_(batches_freep) struct batches *b = open_batches(p, 1, 3);
     int64_t n = batches_per_epoch(b), n_val = (int64_t)batches_val(b)->n;
     struct store s;
@@ -124,7 +140,7 @@ static void test_threads_and_the_beginning_do_not_change_a_byte(void **state) {
     static const unsigned threads[] = {0, 1, 3, 7};
     static const struct augment_options augment = {
         .is_wanted = true, .crop_padding = 1, .flip = true, .rotate = 9, .color = 0.2, .mixup = 0.5};
-    _cleanup_(pack_freep) struct pack *p = make_pack(N, true, -1);
+    _cleanup_(pack_freep) struct pack *p = make_pack(N);
     _cleanup_(batches_freep) struct batches *first = open_augmented(p, 0, 5, augment);
     int64_t n = batches_per_epoch(first);
     struct store want, s;
@@ -144,7 +160,7 @@ static void test_threads_and_the_beginning_do_not_change_a_byte(void **state) {
 }
 
 static void test_seed_and_epoch_change_the_order(void **state) {
-    _cleanup_(pack_freep) struct pack *p = make_pack(N, true, -1);
+    _cleanup_(pack_freep) struct pack *p = make_pack(N);
     _cleanup_(batches_freep) struct batches *a = open_batches(p, 1, 1), *b = open_batches(p, 1, 2);
     struct store x, y, z;
 
@@ -160,7 +176,7 @@ static void test_seed_and_epoch_change_the_order(void **state) {
  * mixture of two is told by the two targets. */
 static void test_mixtures_and_their_targets_agree(void **state) {
     static const struct augment_options mixup = {.is_wanted = true, .mixup = 1};
-    _cleanup_(pack_freep) struct pack *p = make_pack(N, true, -1);
+    _cleanup_(pack_freep) struct pack *p = make_pack(N);
     _cleanup_(batches_freep) struct batches *plain = open_batches(p, 1, 4);
     _cleanup_(batches_freep) struct batches *mixed = open_augmented(p, 1, 4, mixup);
     struct store own, s;
@@ -194,7 +210,7 @@ static void test_mixtures_and_their_targets_agree(void **state) {
 
 static void test_what_is_augmented_changes_with_the_epoch(void **state) {
     static const struct augment_options crop = {.is_wanted = true, .crop_padding = 2};
-    _cleanup_(pack_freep) struct pack *p = make_pack(N, true, -1);
+    _cleanup_(pack_freep) struct pack *p = make_pack(N);
     _cleanup_(batches_freep) struct batches *b = open_augmented(p, 2, 4, crop);
     _cleanup_(batches_freep) struct batches *plain = open_batches(p, 0, 4); /* the same order */
     static float seen[N][FLOATS];
@@ -220,7 +236,7 @@ static void test_what_is_augmented_changes_with_the_epoch(void **state) {
 }
 
 static void test_what_cannot_be_read_is_said_by_the_reader(void **state) {
-    _cleanup_(pack_freep) struct pack *p = make_pack(N, true, 77);
+    _cleanup_(pack_freep) struct pack *p = make_other_pack(&(struct made){.n = N, .damaged = 77});
     struct store s;
 
     (void)state;
@@ -243,7 +259,7 @@ static void test_what_cannot_be_read_is_said_by_the_reader(void **state) {
 }
 
 static void test_labels_are_needed_only_for_targets(void **state) {
-    _cleanup_(pack_freep) struct pack *p = make_pack(N, false, -1);
+    _cleanup_(pack_freep) struct pack *p = make_other_pack(&(struct made){.n = N, .is_unlabelled = true});
     _cleanup_(batches_freep) struct batches *b = open_batches(p, 1, 9);
     struct error err = {0};
     struct store s;
@@ -254,8 +270,46 @@ static void test_labels_are_needed_only_for_targets(void **state) {
     assert_string_equal(err.code, "bad_dataset");
 }
 
+static struct batches *open_cached(struct pack *p, struct picture_cache_place cache) {
+    struct feed_source source = {.pack = p, .cache = cache};
+    struct batches_options o = {.batch = BATCH, .seed = 1, .threads = 2};
+    struct batches *b = NULL;
+
+    assert_int_equal(batches_open(&source, &input, &o, &b, NULL), 0);
+    assert_int_equal(batches_map_classes(b, NULL, CLASSES, NULL), 0);
+    return b;
+}
+
+/* Pictures of another size: resized once. That they come from the cache is told by a pack that claims to be
+ * the same and is not. */
+static void test_pictures_are_prepared_once(void **state) {
+    struct picture_cache_place place_of = {.owner = "d", .budget = 1 << 20};
+    _cleanup_(pack_freep) struct pack *p = make_other_pack(&(struct made){.n = N, .side = 2 * SIDE});
+    _cleanup_(pack_freep) struct pack *q =
+        make_other_pack(&(struct made){.n = N, .side = 2 * SIDE, .add = 1});
+    struct store want, s;
+    char folder[64];
+
+    (void)state;
+    temp_dir_make(folder);
+    place_of.folder = folder;
+    for (int round = 0; round < 3; round++) {
+        _cleanup_(batches_freep) struct batches *plain = open_cached(p, (struct picture_cache_place){0});
+        _cleanup_(batches_freep) struct batches *kept = open_cached(round < 2 ? p : q, place_of);
+
+        for (int64_t k = 0; k < 2 * batches_per_epoch(plain); k++) {
+            int epoch = (int)(k / batches_per_epoch(plain));
+
+            read_batch(plain, epoch, k % batches_per_epoch(plain), &want);
+            read_batch(kept, epoch, k % batches_per_epoch(plain), &s);
+            assert_memory_equal(&s, &want, sizeof(s));
+        }
+    }
+    temp_dir_remove(folder);
+}
+
 static void test_too_few_pictures_are_refused(void **state) {
-    _cleanup_(pack_freep) struct pack *p = make_pack(10, true, -1);
+    _cleanup_(pack_freep) struct pack *p = make_pack(10);
     struct feed_source source = {.pack = p};
     struct batches_options o = {.batch = BATCH};
     struct batches *b = NULL;
@@ -276,6 +330,7 @@ int main(void) {
         cmocka_unit_test(test_what_is_augmented_changes_with_the_epoch),
         cmocka_unit_test(test_what_cannot_be_read_is_said_by_the_reader),
         cmocka_unit_test(test_labels_are_needed_only_for_targets),
+        cmocka_unit_test(test_pictures_are_prepared_once),
         cmocka_unit_test(test_too_few_pictures_are_refused),
     };
 

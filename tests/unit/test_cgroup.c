@@ -38,7 +38,7 @@ static void test_the_smallest_limit_up_the_tree_holds(void **state) {
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         char dir[64], path[128];
 
-        state_dir_make(dir);
+        temp_dir_make(dir);
         snprintf(path, sizeof(path), "%s/a.slice", dir);
         assert_int_equal(mkdir(path, 0700), 0);
         snprintf(path, sizeof(path), "%s/a.slice/b.service", dir);
@@ -51,7 +51,7 @@ static void test_the_smallest_limit_up_the_tree_holds(void **state) {
         snprintf(path, sizeof(path), "%s/membership", dir);
         if (cgroup_memory_limit(path, dir) != cases[i].want)
             fail_msg("case %zu", i);
-        state_dir_remove(dir);
+        temp_dir_remove(dir);
     }
 }
 

@@ -151,7 +151,7 @@ static int setup(void **state) {
     assert_true(n > 0);
     pthread_mutex_init(&f->lock, NULL);
     pthread_cond_init(&f->changed, NULL);
-    state_dir_make(f->dir);
+    temp_dir_make(f->dir);
     open_jobs(f);
     assert_int_equal(state_dir_model(f->store, "m", bytes, size, &is_new, NULL), 0);
     free(bytes);
@@ -163,7 +163,7 @@ static int teardown(void **state) {
     struct fixture *f = *state;
 
     close_jobs(f);
-    state_dir_remove(f->dir);
+    temp_dir_remove(f->dir);
     free(f);
     return 0;
 }

@@ -54,7 +54,7 @@ static int setup_with(void **state, uint64_t budget) {
     uint8_t *bytes = net_bytes(&size);
     bool is_new;
 
-    state_dir_make(f->dir);
+    temp_dir_make(f->dir);
     f->store = state_dir_open(f->dir);
     assert_int_equal(state_dir_model(f->store, "m", bytes, size, &is_new, NULL), 0);
     free(bytes);
@@ -78,7 +78,7 @@ static int teardown(void **state) {
     residency_free(f->residency);
     tuner_free(f->tuner);
     store_free(f->store);
-    state_dir_remove(f->dir);
+    temp_dir_remove(f->dir);
     free(f);
     return 0;
 }

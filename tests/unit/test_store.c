@@ -35,12 +35,12 @@ static void test_a_folder_has_one_daemon(void **state) {
     struct error err = {0};
 
     (void)state;
-    state_dir_make(dir);
+    temp_dir_make(dir);
     s = state_dir_open(dir);
     assert_int_equal(store_open(dir, 1.0, &other, &err), -EBUSY);
     store_free(s);
     store_free(state_dir_open(dir));
-    state_dir_remove(dir);
+    temp_dir_remove(dir);
 }
 
 static void test_documents_survive_and_changes_go_together(void **state) {
@@ -49,7 +49,7 @@ static void test_documents_survive_and_changes_go_together(void **state) {
     json_t *a = json_pack("{s:i}", "n", 1), *doc, *list;
 
     (void)state;
-    state_dir_make(dir);
+    temp_dir_make(dir);
     s = state_dir_open(dir);
     assert_int_equal(
         store_apply(s,
@@ -71,7 +71,7 @@ static void test_documents_survive_and_changes_go_together(void **state) {
         s = state_dir_open(dir);
     }
     store_free(s);
-    state_dir_remove(dir);
+    temp_dir_remove(dir);
 }
 
 static void test_event_ids_rise_across_restarts(void **state) {
@@ -80,7 +80,7 @@ static void test_event_ids_rise_across_restarts(void **state) {
     json_t *data = json_pack("{s:i}", "x", 1), *list;
 
     (void)state;
-    state_dir_make(dir);
+    temp_dir_make(dir);
     s = state_dir_open(dir);
     assert_int_equal(store_event_add(s, "a", "log", data), 1);
     assert_int_equal(store_event_add(s, "a", "log", data), 2);
@@ -99,7 +99,7 @@ static void test_event_ids_rise_across_restarts(void **state) {
     json_decref(list);
     json_decref(data);
     store_free(s);
-    state_dir_remove(dir);
+    temp_dir_remove(dir);
 }
 
 static void test_idempotency_keys_are_forgotten_after_a_day(void **state) {
@@ -110,7 +110,7 @@ static void test_idempotency_keys_are_forgotten_after_a_day(void **state) {
     struct store *s;
 
     (void)state;
-    state_dir_make(dir);
+    temp_dir_make(dir);
     s = state_dir_open(dir);
     assert_int_equal(
         store_apply(s,
@@ -126,7 +126,7 @@ static void test_idempotency_keys_are_forgotten_after_a_day(void **state) {
     assert_non_null(doc);
     json_decref(doc);
     store_free(s);
-    state_dir_remove(dir);
+    temp_dir_remove(dir);
 }
 
 static bool has_blob(struct store *s, const char *digest) {
@@ -143,7 +143,7 @@ static void test_files_without_a_document_are_swept(void **state) {
     bool is_new;
 
     (void)state;
-    state_dir_make(dir);
+    temp_dir_make(dir);
     s = state_dir_open(dir);
     assert_int_equal(state_dir_keep(s, "orphan", 6, orphan, NULL), 0);
     assert_int_equal(state_dir_keep(s, "named", 5, named, NULL), 0);
@@ -157,7 +157,7 @@ static void test_files_without_a_document_are_swept(void **state) {
     assert_int_equal(models_delete(s, "m", false, NULL, NULL), 0);
     assert_false(has_blob(s, named));
     store_free(s);
-    state_dir_remove(dir);
+    temp_dir_remove(dir);
 }
 
 static void test_content_shared_by_two_models_stays_with_the_second(void **state) {
@@ -166,7 +166,7 @@ static void test_content_shared_by_two_models_stays_with_the_second(void **state
     bool is_new;
 
     (void)state;
-    state_dir_make(dir);
+    temp_dir_make(dir);
     s = state_dir_open(dir);
     assert_int_equal(state_dir_model(s, "a", "x", 1, &is_new, NULL), 0);
     assert_true(is_new);
@@ -179,7 +179,7 @@ static void test_content_shared_by_two_models_stays_with_the_second(void **state
     store_blob_release(s, digest);
     assert_true(has_blob(s, digest));
     store_free(s);
-    state_dir_remove(dir);
+    temp_dir_remove(dir);
 }
 
 /* Adds a variant with the next number; returns it. */
@@ -217,7 +217,7 @@ static void test_numbers_are_never_used_twice(void **state) {
     bool is_new;
 
     (void)state;
-    state_dir_make(dir);
+    temp_dir_make(dir);
     s = state_dir_open(dir);
     assert_int_equal(state_dir_model(s, "m", "x", 1, &is_new, NULL), 0);
     assert_int_equal(add_variant(s, "m", "small"), 2);
@@ -233,7 +233,7 @@ static void test_numbers_are_never_used_twice(void **state) {
     assert_int_equal(number_of(s, "m", "2"), -ENOENT);
     assert_int_equal(number_of(s, "n", NULL), -ENOENT);
     store_free(s);
-    state_dir_remove(dir);
+    temp_dir_remove(dir);
 }
 
 static void test_a_model_with_variants_goes_only_by_cascade(void **state) {
@@ -243,7 +243,7 @@ static void test_a_model_with_variants_goes_only_by_cascade(void **state) {
     bool is_new;
 
     (void)state;
-    state_dir_make(dir);
+    temp_dir_make(dir);
     s = state_dir_open(dir);
     assert_int_equal(state_dir_model(s, "m", "x", 1, &is_new, NULL), 0);
     add_variant(s, "m", "small");
@@ -256,7 +256,7 @@ static void test_a_model_with_variants_goes_only_by_cascade(void **state) {
     assert_int_equal(json_array_size(list), 0);
     json_decref(list);
     store_free(s);
-    state_dir_remove(dir);
+    temp_dir_remove(dir);
 }
 
 /* --- kill -9 --- */
@@ -333,7 +333,7 @@ static void test_a_kill_at_any_moment_loses_nothing_acknowledged(void **state) {
     int next = 0;
 
     (void)state;
-    state_dir_make(dir);
+    temp_dir_make(dir);
     for (int k = 0; k < KILLS; k++) {
         int fds[2], target = 1 + rand_r(&seed) % 30, n = 0;
         struct said x;
@@ -369,7 +369,7 @@ static void test_a_kill_at_any_moment_loses_nothing_acknowledged(void **state) {
         next++; /* one may have been made and not said */
         store_free(s);
     }
-    state_dir_remove(dir);
+    temp_dir_remove(dir);
 }
 
 int main(void) {
