@@ -8,11 +8,6 @@
 #include "engine/ops.h"
 #include "engine/pass.h"
 
-static int refuse_choice(struct error *err) {
-    return error_code(err, -EBADMSG, "method_not_applicable",
-        "finetune learns all layers: `layers` cannot choose some of them");
-}
-
 static int refuse_encoded(const struct layer_entry *e, struct error *err) {
     return error_code(err, -EBADMSG, "method_not_applicable",
         "node '%s': its weights are encoded (%s); training needs float weights and comes before the steps that "
@@ -29,11 +24,9 @@ static int plan(const struct graph *g, const void *options, struct layers *layer
 
         if (e->form)
             return refuse_encoded(e, err);
-        if (!e->is_selected)
-            return refuse_choice(err);
-        if (w->dtype != DT_F32)
+        if (e->is_selected && w->dtype != DT_F32)
             layer_skip(e, "its weights are not float");
-        else if (effects)
+        else if (e->is_selected && effects)
             effects[i] = (struct effect){.form = "dense", .bytes = 4 * e->params, .macs = -1};
     }
     return 0;
@@ -63,7 +56,8 @@ int finetune_prepare(struct graph *g, struct error *err) {
 }
 
 int finetune_graph(struct work *work, const struct learn_options *o, const struct learn_distil *distil,
-    const char *name, json_t *report, struct error *err) {
+    const struct scope *scope, const char *name, json_t *report, struct error *err) {
+    _cleanup_(frozen_done) struct frozen frozen = {0};
     struct learn_run run = {.seed = work->seed,
         .progress = work->progress,
         .distil = distil,
@@ -76,8 +70,11 @@ int finetune_graph(struct work *work, const struct learn_options *o, const struc
         return error_code(
             err, -EBADMSG, "data_required", "training needs a data set of pictures, not ready inputs");
     r = finetune_prepare(work->graph, err);
+    if (r == 0 && scope)
+        r = frozen_find(work->graph, scope, &frozen, err);
     if (r < 0)
         return r;
+    run.frozen = scope ? &frozen : NULL;
     run.source = work->samples->source;
     if (work->checkpoint) {
         if (snprintf(checkpoint, sizeof(checkpoint), "%s/%s", work->checkpoint, name) >=
@@ -92,10 +89,8 @@ static int apply(
     struct work *work, const void *options, const struct scope *scope, json_t *report, struct error *err) {
     char name[32];
 
-    if (scope->exclude || (scope->include && scope->include[0]))
-        return refuse_choice(err);
     snprintf(name, sizeof(name), "step%zu", work->step);
-    return finetune_graph(work, options, NULL, name, report, err);
+    return finetune_graph(work, options, NULL, scope, name, report, err);
 }
 
 const struct method method_finetune = {

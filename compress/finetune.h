@@ -7,11 +7,11 @@
 
 extern const struct method method_finetune;
 
-/* Trains work->graph, whose weights are float, with these options; `distil` NULL: by labels alone. `name`: of
- * the checkpoint, unique in the job. Errors: those of learn(); method_not_applicable naming the node whose
- * weights are encoded; data_required. */
+/* Trains work->graph, whose weights are float, with these options; `distil` NULL: by labels alone; `scope`:
+ * which layers learn, NULL: all. `name`: of the checkpoint, unique in the job. Errors: those of learn();
+ * method_not_applicable naming the node whose weights are encoded; data_required. */
 int finetune_graph(struct work *work, const struct learn_options *o, const struct learn_distil *distil,
-    const char *name, json_t *report, struct error *err);
+    const struct scope *scope, const char *name, json_t *report, struct error *err);
 
 /* A network as learn() wants it: identities and constants folded. Errors: method_not_applicable naming the
  * layer whose weights are encoded. */

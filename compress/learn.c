@@ -362,7 +362,13 @@ static int make_trainer(struct learner *l, const struct graph *g, struct error *
         struct trainer_options t = {.batch = l->o->batch / l->parts,
             .lanes = lanes_of(g, l->o->batch / l->parts),
             .uses_batch_stats = strcmp(learn_batch_norms[l->o->batch_norm], "none") != 0};
-        int r = trainer_new(g, item, &t, &l->trainer, err);
+        int r;
+
+        if (l->run->frozen) {
+            t.frozen = l->run->frozen->value;
+            t.n_frozen = l->run->frozen->n;
+        }
+        r = trainer_new(g, item, &t, &l->trainer, err);
 
         if (r < 0)
             return r;

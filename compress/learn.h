@@ -9,6 +9,7 @@
 
 #include "compress/augment.h"
 #include "compress/feed.h"
+#include "compress/frozen.h"
 #include "compress/progress.h"
 #include "config/param.h"
 
@@ -43,6 +44,7 @@ struct learn_run {
     uint64_t seed;
     const struct progress *progress;   /* may be NULL */
     const struct learn_distil *distil; /* NULL: labels alone */
+    const struct frozen *frozen;       /* what is not learned; NULL: all is */
     const char *checkpoint; /* begin of the names of the files to go on from and to write; NULL: none */
     int checkpoint_seconds; /* at least so often within an epoch; 0: after every step */
     uint64_t memory_bytes;  /* most that training may take; 0: any */

@@ -74,7 +74,9 @@ static int train(struct work *work, const struct graph *parent, const struct rec
 
     snprintf(name, sizeof(name), "step%zu.recover", work->step);
     json_object_set_new(report, "finetune", found);
-    return r < 0 ? r : finetune_graph(work, &o->finetune, o->has_distill ? &distil : NULL, name, found, err);
+    return r < 0
+               ? r
+               : finetune_graph(work, &o->finetune, o->has_distill ? &distil : NULL, NULL, name, found, err);
 }
 
 int recover_run(struct work *work, const struct graph *parent, const struct recover *o, json_t *report,

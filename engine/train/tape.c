@@ -133,6 +133,14 @@ static int place_gradients(struct tape *t, struct error *err) {
 
 /* ---- steps ---- */
 
+/* Frozen statistics are what the node normalises by. */
+static bool learns_stats(const struct tape_step *s, const bool *is_param) {
+    for (int i = 0; i < s->n_in && i < 32; i++)
+        if (s->node->op->stats & 1u << i && !is_param[i])
+            return false;
+    return true;
+}
+
 static void fill_layer(const struct tape *t, const struct trainer_options *o, const struct tape_step *s,
     const struct tensor **in, struct tensor *out, bool *is_param, struct train_layer *ret) {
     for (int i = 0; i < s->n_in; i++) {
@@ -149,7 +157,7 @@ static void fill_layer(const struct tape *t, const struct trainer_options *o, co
         .out = out,
         .wants = s->wants,
         .is_param = is_param,
-        .uses_batch_stats = o->uses_batch_stats,
+        .uses_batch_stats = o->uses_batch_stats && learns_stats(s, is_param),
         .momentum = o->momentum > 0 ? o->momentum : 0.9f,
         .n_lanes = o->lanes,
         .cpu = &t->cpu,

@@ -221,11 +221,46 @@ static void test_pictures_without_labels_are_learned_from_a_teacher(void **state
     graph_free(student);
 }
 
+/* A network goes on learning with its first layer and the norm behind it as they are. */
+static void test_layers_that_are_not_chosen_stay_as_they_are(void **state) {
+    static const char deep[] =
+        "Conv x=1x1x4x4 w=4x1x3x3 pads=1,1,1,1; BatchNormalization $ s=4 b=4 m=4 p=4; Relu $; "
+        "Flatten $; Gemm $ w2=64x3 b2=3";
+    _cleanup_(pack_freep) struct pack *p = make_pack(true);
+    _cleanup_(frozen_done) struct frozen frozen = {0};
+    struct graph *g = net(deep), *was = net(deep);
+    const struct scope scope = {.exclude = (const char *const[]){g->nodes[0].id, NULL}};
+    struct feed_source source = {.pack = p};
+    struct learn_run run = {.source = &source, .frozen = &frozen};
+    struct learn_options o = options();
+    struct error err = {0};
+    json_t *report;
+
+    (void)state;
+    assert_int_equal(frozen_find(g, &scope, &frozen, &err), 0);
+    assert_int_equal(frozen.n, 5);
+    if (train(g, &run, &o, &report, &err) < 0)
+        fail_msg("%s", err.text);
+    for (size_t i = 0; i < g->n_nodes; i++)
+        for (int k = 1; k < g->nodes[i].n_in; k++) {
+            const struct tensor *now = g->values[g->nodes[i].in[k]].init;
+            const struct tensor *then = was->values[was->nodes[i].in[k]].init;
+            size_t size;
+
+            assert_true(shape_bytes(&now->shape, now->dtype, &size));
+            assert_int_equal(memcmp(now->data, then->data, size) == 0, i < 2);
+        }
+    json_decref(report);
+    graph_free(g);
+    graph_free(was);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_loss_that_is_no_number_is_tried_once_more_with_half_the_rate),
         cmocka_unit_test(test_a_loss_that_stays_no_number_names_step_and_tensor),
         cmocka_unit_test(test_little_memory_cuts_the_minibatch_and_too_little_is_told),
+        cmocka_unit_test(test_layers_that_are_not_chosen_stay_as_they_are),
         cmocka_unit_test(test_pictures_without_labels_are_learned_from_a_teacher),
     };
 
