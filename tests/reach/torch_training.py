@@ -48,14 +48,15 @@ def read_json(path):
 
 
 class Run:
-    """One training: net, number of epochs, seed. `few`: one epoch with some of the pictures, over which the learning
+    """One training: net, number of epochs, seed. `only_first`: one epoch with few pictures, over which the learning
     rate rises no further than it does in the first steps of a whole training."""
 
-    def __init__(self, a, seed, few=False):
+    def __init__(self, a, seed, only_first=False):
         self.a, self.seed, self.net = a, seed, NETS[a.net]
-        self.epochs = 1 if few else a.epochs or self.net["epochs"]
-        self.learned_from, self.warmup, self.lr = ("few", 1.0, 0.1 * self.net["lr"]) if few else (
-            "train", 0.05, self.net["lr"])
+        self.epochs = 1 if only_first else a.epochs or self.net["epochs"]
+        self.kind = "first" if only_first else "few" if a.few else "train"
+        self.learned_from = "train" if self.kind == "train" else "few"
+        self.warmup, self.lr = (1.0, 0.1 * self.net["lr"]) if only_first else (0.05, self.net["lr"])
         self.set = self.net["set"]
         self.start = self.path("start.onnx")
         if not os.path.exists(self.start):
@@ -65,7 +66,7 @@ class Run:
         write_json(self.described, {"preprocess": s["preprocess"], "labels": s["labels"]})
 
     def path(self, suffix):
-        return os.path.join(self.a.work, f"{self.a.net}-{self.learned_from}-e{self.epochs}-s{self.seed}-{suffix}")
+        return os.path.join(self.a.work, f"{self.a.net}-{self.kind}-e{self.epochs}-s{self.seed}-{suffix}")
 
     def decoded(self, split):
         return pictures.decoded(self.set, split, self.a.data, self.a.work)
@@ -199,7 +200,7 @@ def result(run, side):
 
 
 def compare_losses(a):
-    run = Run(a, a.seeds[0], few=True)
+    run = Run(a, a.seeds[0], only_first=True)
     ours = result(run, "ours")["first_losses"][:N_FIRST]
     theirs = list(TorchSide(run).steps(0, N_FIRST))
     apart = [abs(x - y) / abs(y) for x, y in zip(ours, theirs)]
@@ -270,6 +271,7 @@ def main():
     p.add_argument("--data", default=os.path.join(os.environ.get("BONSAI_SHARED", ""), "datasets"))
     p.add_argument("--work", help="folder for what is trained (default: in the build folder)")
     p.add_argument("--epochs", type=int, help="instead of the net's")
+    p.add_argument("--few", action="store_true", help="learn from a fifteenth of the pictures, or less: a quick look")
     p.add_argument("--seeds", type=lambda s: [int(x) for x in s.split(",")], default=[1, 2, 3])
     p.add_argument("--sides", type=lambda s: s.split(","), default=list(SIDES))
     p.add_argument("--threads", type=int, default=1)
