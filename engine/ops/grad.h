@@ -11,10 +11,14 @@
 #include "engine/ops.h"
 
 op_backward_fn average_pool_backward, global_average_backward, global_max_backward, max_pool_backward;
+op_backward_fn norm_pool_backward, global_norm_backward;
 op_backward_fn batch_norm_backward; /* mean and variance are inputs like the others: the inference formula */
 op_backward_fn binary_backward, variadic_backward, where_backward;
 op_backward_fn conv_backward, conv_transpose_backward, gemm_backward, matmul_backward;
 op_backward_fn lrn_backward, softmax_backward;
+op_backward_fn layer_norm_backward, group_norm_backward, length_backward, variance_backward;
+size_t variance_backward_scratch(
+    const struct node *n, const struct tensor *const *in, const struct tensor *out);
 op_backward_fn reduce_backward;
 op_backward_fn unary_backward; /* of the data, not of Clip's bounds */
 

@@ -1,8 +1,11 @@
 /* Normalisations whose mean and variance come from the input itself: LayerNormalization (over the last
  * dimensions), InstanceNormalization (over each plane), GroupNormalization (over groups of planes),
  * MeanVarianceNormalization (over given axes), LpNormalization (a length of 1 along an axis). */
+#include "engine/ops/layer_norm.h"
+
 #include "engine/ops/common.h"
 #include "engine/ops/element.h"
+#include "engine/ops/grad.h"
 #include "engine/ops/rows.h"
 
 struct moments {
@@ -115,13 +118,6 @@ static void layer_norm_forward(
     }
 }
 
-/* Instances are groups of one channel. */
-struct group_param {
-    float epsilon;
-    int64_t groups;         /* 0: each channel */
-    bool scales_are_groups; /* opset 18 to 20: one scale and bias a group, not a channel */
-};
-
 static int group_norm_parse(struct graph *g, struct node *n, struct error *err) {
     struct group_param *p = graph_alloc(g, sizeof(*p));
 
@@ -181,8 +177,7 @@ static void group_norm_forward(
     }
 }
 
-/* Axes as bits; ONNX's default is all but the channels of an image. */
-static int variance_axes(const struct node *n, int rank, unsigned *ret, struct error *err) {
+int variance_axes(const struct node *n, int rank, unsigned *ret, struct error *err) {
     static const int64_t dflt[] = {0, 2, 3};
     const struct attr *a = node_attr(n, "axes");
     const int64_t *axes = a && a->type == ATTR_INTS ? a->ints : dflt;
@@ -209,8 +204,7 @@ static int variance_shape(
     return r < 0 ? r : op_shape_same(n, in, out, err);
 }
 
-/* Index among the results of the element i, whose coordinates on `axes` do not count. */
-static int64_t group_of(const struct shape *s, unsigned axes, int64_t i) {
+int64_t variance_group_of(const struct shape *s, unsigned axes, int64_t i) {
     int64_t to = 0, step = 1;
 
     for (int d = s->rank - 1; d >= 0; d--) {
@@ -223,7 +217,7 @@ static int64_t group_of(const struct shape *s, unsigned axes, int64_t i) {
     return to;
 }
 
-static int64_t count_groups(const struct shape *s, unsigned axes) {
+int64_t variance_count_groups(const struct shape *s, unsigned axes) {
     int64_t n = 1;
 
     for (int d = 0; d < s->rank; d++)
@@ -238,7 +232,7 @@ static size_t variance_scratch(
 
     (void)out;
     (void)variance_axes(n, in[0]->shape.rank, &axes, NULL);
-    return (size_t)count_groups(&in[0]->shape, axes) * 2 * sizeof(double);
+    return (size_t)variance_count_groups(&in[0]->shape, axes) * 2 * sizeof(double);
 }
 
 /* y = (x - mean) / (deviation + 1e-9), as ONNX spells it as a function */
@@ -251,19 +245,19 @@ static void variance_forward(
     unsigned axes = 0;
 
     (void)variance_axes(n, s->rank, &axes, NULL);
-    groups = count_groups(s, axes);
+    groups = variance_count_groups(s, axes);
     square = mean + groups;
     each = groups ? (double)count / (double)groups : 1;
     memset(mean, 0, (size_t)groups * 2 * sizeof(*mean));
     for (int64_t i = 0; i < count; i++)
-        mean[group_of(s, axes, i)] += (double)x[i] / each;
+        mean[variance_group_of(s, axes, i)] += (double)x[i] / each;
     for (int64_t i = 0; i < count; i++) {
-        int64_t k = group_of(s, axes, i);
+        int64_t k = variance_group_of(s, axes, i);
 
         square[k] += ((double)x[i] - mean[k]) * ((double)x[i] - mean[k]) / each;
     }
     for (int64_t i = 0; i < count; i++) {
-        int64_t k = group_of(s, axes, i);
+        int64_t k = variance_group_of(s, axes, i);
 
         ((float *)out[0].data)[i] = (float)(((double)x[i] - mean[k]) / (sqrt(square[k]) + 1e-9));
     }
@@ -359,13 +353,16 @@ const struct op op_layer_normalization = {
     .max_out = 3,
     .shape = layer_norm_shape,
     .forward = layer_norm_forward,
+    .backward = layer_norm_backward,
     .cost = op_cost_elementwise,
+    .params = 1u << 1 | 1u << 2,
     .saves = OP_SAVES_IN,
     .couple = OP_COUPLE_NONE,
     .quant = OP_QUANT_FLOAT,
 };
 
-#define OWN_NORM_ROW(variable, onnx_name, first, inputs, parse_fn, shape_fn, scratch_fn, run, coupling)      \
+#define OWN_NORM_ROW(variable, onnx_name, first, inputs, parse_fn, shape_fn, scratch_fn, run, gradient,      \
+    gradient_scratch, coupling)                                                                              \
     const struct op variable = {                                                                             \
         .name = onnx_name,                                                                                   \
         .domain = "",                                                                                        \
@@ -379,6 +376,9 @@ const struct op op_layer_normalization = {
         .shape = shape_fn,                                                                                   \
         .scratch = scratch_fn,                                                                               \
         .forward = run,                                                                                      \
+        .backward = gradient,                                                                                \
+        .backward_scratch = gradient_scratch,                                                                \
+        .params = inputs == 3 ? 1u << 1 | 1u << 2 : 0,                                                       \
         .cost = op_cost_elementwise,                                                                         \
         .saves = OP_SAVES_IN,                                                                                \
         .couple = coupling,                                                                                  \
@@ -386,10 +386,10 @@ const struct op op_layer_normalization = {
     }
 
 OWN_NORM_ROW(op_group_normalization, "GroupNormalization", 18, 3, group_norm_parse, group_norm_shape, NULL,
-    group_norm_forward, OP_COUPLE_NONE);
+    group_norm_forward, group_norm_backward, NULL, OP_COUPLE_NONE);
 OWN_NORM_ROW(op_instance_normalization, "InstanceNormalization", 1, 3, group_norm_parse, group_norm_shape,
-    NULL, group_norm_forward, OP_COUPLE_SAME);
+    NULL, group_norm_forward, group_norm_backward, NULL, OP_COUPLE_SAME);
 OWN_NORM_ROW(op_lp_normalization, "LpNormalization", 1, 1, NULL, length_shape, length_scratch, length_forward,
-    OP_COUPLE_NONE);
+    length_backward, NULL, OP_COUPLE_NONE);
 OWN_NORM_ROW(op_mean_variance_normalization, "MeanVarianceNormalization", 9, 1, NULL, variance_shape,
-    variance_scratch, variance_forward, OP_COUPLE_NONE);
+    variance_scratch, variance_forward, variance_backward, variance_backward_scratch, OP_COUPLE_NONE);

@@ -300,9 +300,10 @@ POOL_ROW(op_average_pool, "AveragePool", 1, pool_parse, pool_shape, average_pool
     average_pool_backward, OP_QUANT_OWN);
 POOL_ROW(op_global_average_pool, "GlobalAveragePool", 1, NULL, global_shape, global_average_forward,
     global_average_backward, OP_QUANT_OWN);
-POOL_ROW(op_global_lp_pool, "GlobalLpPool", 1, global_norm_parse, global_shape, global_norm_forward, NULL,
-    OP_QUANT_FLOAT);
-POOL_ROW(op_lp_pool, "LpPool", 1, pool_parse, pool_shape, norm_pool_forward, NULL, OP_QUANT_FLOAT);
+POOL_ROW(op_global_lp_pool, "GlobalLpPool", 1, global_norm_parse, global_shape, global_norm_forward,
+    global_norm_backward, OP_QUANT_FLOAT);
+POOL_ROW(
+    op_lp_pool, "LpPool", 1, pool_parse, pool_shape, norm_pool_forward, norm_pool_backward, OP_QUANT_FLOAT);
 POOL_ROW(op_global_max_pool, "GlobalMaxPool", 1, NULL, global_shape, global_max_forward, global_max_backward,
     OP_QUANT_SAME);
 POOL_ROW(

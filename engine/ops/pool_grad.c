@@ -97,6 +97,34 @@ void average_pool_backward(const struct node *n, const struct tensor *const *in,
     }
 }
 
+/* y = (sum of |x|^p)^(1/p): dx = dy sign(x) (|x| / y)^(p-1); where all are 0 there is none. */
+static double norm_slope(double x, double y, int norm) {
+    return y > 0 ? copysign(pow(fabs(x) / y, norm - 1), x) : 0;
+}
+
+void norm_pool_backward(const struct node *n, const struct tensor *const *in, const struct tensor *out,
+    const struct tensor *d_out, struct tensor *const *d_in, void *scratch) {
+    const struct pool_param *param = n->param;
+    struct pools p;
+
+    (void)scratch;
+    if (!d_in[0] || !pools_start(n, in[0], &p))
+        return;
+    for (int64_t i = 0; i < p.planes * p.out; i++) {
+        const float *x = (const float *)in[0]->data + i / p.out * p.in;
+        float *dx = (float *)d_in[0]->data + i / p.out * p.in, dy = ((const float *)d_out[0].data)[i];
+        double y = (double)((const float *)out[0].data)[i];
+
+        for (int64_t t = 0; t < p.taps; t++) {
+            bool is_padded;
+            int64_t k = under(&p.at, i % p.out, t, &is_padded);
+
+            if (k >= 0)
+                dx[k] += (float)((double)dy * norm_slope((double)x[k], y, param->norm));
+        }
+    }
+}
+
 static int64_t plane_of(const struct shape *s) {
     int64_t n = 1;
 
@@ -128,5 +156,19 @@ void global_max_backward(const struct node *n, const struct tensor *const *in, c
         for (int64_t i = 1; i < plane; i++)
             best = x[i] > x[best] ? i : best;
         ((float *)d_in[0]->data)[c * plane + best] += ((const float *)d_out[0].data)[c];
+    }
+}
+
+void global_norm_backward(const struct node *n, const struct tensor *const *in, const struct tensor *out,
+    const struct tensor *d_out, struct tensor *const *d_in, void *scratch) {
+    const struct pool_param *p = n->param;
+    int64_t plane = plane_of(&in[0]->shape), count = op_count(&out[0]);
+
+    (void)scratch;
+    for (int64_t i = 0; d_in[0] && i < count * plane; i++) {
+        double y = (double)((const float *)out[0].data)[i / plane];
+        double slope = norm_slope((double)((const float *)in[0]->data)[i], y, p->norm);
+
+        ((float *)d_in[0]->data)[i] += (float)((double)((const float *)d_out[0].data)[i / plane] * slope);
     }
 }

@@ -317,6 +317,56 @@ static void resize_forward(
         extrapolate(&r, out[0].data, p->extrapolation, index, weight);
 }
 
+/* The transpose of resize_axis: dx[outer][index][inner] += weight dy[outer][out][inner] */
+static void spread_axis(const struct resize_axis *a, const float *dy, float *dx, int64_t outer, int64_t inner,
+    int64_t *index, float *weight) {
+    for (int64_t i = 0; i < a->out; i++) {
+        int64_t taps = resize_taps(a, i, index, weight);
+
+        for (int64_t o = 0; o < outer; o++)
+            for (int64_t t = 0; t < taps; t++) {
+                const float *from = dy + (o * a->out + i) * inner;
+                float *to = dx + (o * a->in + index[t]) * inner, w = weight[t];
+
+                for (int64_t j = 0; j < inner; j++)
+                    to[j] += w * from[j];
+            }
+    }
+}
+
+/* Linear in the input: its transpose, the last dimension first. What a crop reads outside goes nowhere. */
+static void resize_backward(const struct node *n, const struct tensor *const *in, const struct tensor *out,
+    const struct tensor *d_out, struct tensor *const *d_in, void *scratch) {
+    int64_t count, taps, *index;
+    const float *dy = d_out[0].data;
+    float *spare[2], *weight;
+    struct shape s;
+    struct resize r;
+
+    if (!d_in[0] || resize_read(n, in, &r) < 0 || op_count(&out[0]) == 0)
+        return;
+    resize_sizes(&r, &count, &taps);
+    spare[0] = scratch;
+    spare[1] = spare[0] + count;
+    index = (int64_t *)(void *)(spare[1] + count);
+    weight = (float *)(void *)(index + taps);
+    s = r.out;
+    for (int64_t i = 0; r.n == 0 && i < op_count(&out[0]); i++)
+        ((float *)d_in[0]->data)[i] += dy[i];
+    for (int i = r.n - 1; i >= 0; i--) {
+        const struct resize_axis *a = &r.axis[r.order[i]];
+        float *dx = i == 0 ? d_in[0]->data : spare[i % 2];
+        int64_t outer, mid, inner;
+
+        op_split_shape(&s, r.order[i], &outer, &mid, &inner);
+        if (i > 0)
+            memset(dx, 0, (size_t)(outer * a->in * inner) * sizeof(*dx));
+        spread_axis(a, dy, dx, outer, inner, index, weight);
+        s.dim[r.order[i]] = a->in;
+        dy = dx;
+    }
+}
+
 #define RESIZE_ROW(variable, onnx_name, first, last, most)                                                   \
     const struct op variable = {                                                                             \
         .name = onnx_name,                                                                                   \
@@ -331,6 +381,8 @@ static void resize_forward(
         .shape = resize_shape,                                                                               \
         .scratch = resize_scratch,                                                                           \
         .forward = resize_forward,                                                                           \
+        .backward = resize_backward,                                                                         \
+        .backward_scratch = resize_scratch,                                                                  \
         .cost = op_cost_elementwise,                                                                         \
         .couple = OP_COUPLE_SAME,                                                                            \
         .quant = OP_QUANT_SAME,                                                                              \

@@ -3,6 +3,7 @@
  * them. */
 #include "engine/ops/common.h"
 #include "engine/ops/element.h"
+#include "engine/ops/grad.h"
 #include "engine/ops/rows.h"
 
 enum reduction { REDUCE_NONE, REDUCE_ADD, REDUCE_MUL, REDUCE_MAX, REDUCE_MIN };
@@ -249,7 +250,8 @@ static void cum_sum_forward(
         }
 }
 
-#define SCATTER_ROW(variable, onnx_name, first, last, n_inputs, parse_fn, shape_fn, run)                     \
+#define SCATTER_ROW(                                                                                         \
+    variable, onnx_name, first, last, n_inputs, parse_fn, shape_fn, run, gradient, gradient_scratch)         \
     const struct op variable = {                                                                             \
         .name = onnx_name,                                                                                   \
         .domain = "",                                                                                        \
@@ -262,14 +264,16 @@ static void cum_sum_forward(
         .parse = parse_fn,                                                                                   \
         .shape = shape_fn,                                                                                   \
         .forward = run,                                                                                      \
+        .backward = gradient,                                                                                \
+        .backward_scratch = gradient_scratch,                                                                \
         .cost = op_cost_move,                                                                                \
         .couple = OP_COUPLE_NONE,                                                                            \
         .quant = OP_QUANT_FLOAT,                                                                             \
     }
 
-SCATTER_ROW(op_cum_sum, "CumSum", 11, OPSET_LAST, 2, NULL, cum_sum_shape, cum_sum_forward);
+SCATTER_ROW(op_cum_sum, "CumSum", 11, OPSET_LAST, 2, NULL, cum_sum_shape, cum_sum_forward, NULL, NULL);
 SCATTER_ROW(op_gather_elements, "GatherElements", 11, OPSET_LAST, 2, NULL, gather_elements_shape,
-    gather_elements_forward);
-SCATTER_ROW(op_scatter, "Scatter", 9, 10, 3, scatter_parse, scatter_shape, scatter_forward);
-SCATTER_ROW(
-    op_scatter_elements, "ScatterElements", 11, OPSET_LAST, 3, scatter_parse, scatter_shape, scatter_forward);
+    gather_elements_forward, move_backward, move_backward_scratch);
+SCATTER_ROW(op_scatter, "Scatter", 9, 10, 3, scatter_parse, scatter_shape, scatter_forward, NULL, NULL);
+SCATTER_ROW(op_scatter_elements, "ScatterElements", 11, OPSET_LAST, 3, scatter_parse, scatter_shape,
+    scatter_forward, NULL, NULL);

@@ -307,7 +307,7 @@ static void unary_forward(
 
 UNARY_ROW(op_abs, "Abs", 1, false, unary_backward);
 UNARY_ROW(op_ceil, "Ceil", 1, false, NULL);
-UNARY_ROW_UNTIL(op_celu, "Celu", 28, 1, false, NULL);
+UNARY_ROW_UNTIL(op_celu, "Celu", 28, 1, false, unary_backward);
 UNARY_ROW(op_clip, "Clip", 3, true, unary_backward);
 UNARY_ROW(op_elu, "Elu", 1, false, unary_backward);
 UNARY_ROW(op_erf, "Erf", 1, false, unary_backward);

@@ -13,6 +13,10 @@ static double d_abs(double x, const struct unary_param *p) {
     return x > 0 ? 1 : x < 0 ? -1 : 0;
 }
 
+static double d_celu(double x, const struct unary_param *p) {
+    return x < 0 ? exp(x / (double)p->alpha) : 1;
+}
+
 static double d_clip(double x, const struct unary_param *p) {
     return x >= (double)p->alpha && x <= (double)p->beta ? 1 : 0;
 }
@@ -137,6 +141,7 @@ static const struct {
     double (*d)(double x, const struct unary_param *p);
 } derivatives[] = {
     {"Abs", d_abs},
+    {"Celu", d_celu},
     {"Clip", d_clip},
     {"Elu", d_elu},
     {"Erf", d_erf},

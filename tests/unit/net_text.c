@@ -124,6 +124,8 @@ static int read_input(struct reader_state *r, char *word) {
         return r->last;
     if (strcmp(word, "_") == 0)
         return -1;
+    if (*word == '.')
+        return -2;
     if (colon) {
         *colon = 0;
         if (strchr(colon + 1, ','))
@@ -150,6 +152,7 @@ static void read_attribute(struct reader_state *r, int node, char *word) {
     size_t count = 0;
 
     assert_non_null(eq);
+    word += *word == '.';
     *eq++ = 0;
     if (strchr(eq, '.')) {
         graph_set_attr_float(r->t->graph, n, word, strtof(eq, NULL));
@@ -207,12 +210,15 @@ struct net_text net_text_read(const char *text) {
     struct reader_state r = {.t = &t, .seed = 1};
     char *copy = strdup(text), *save = NULL;
     struct error err = {0};
+    long long opset = 13;
 
     assert_non_null(t.graph);
     assert_non_null(copy);
-    t.graph->opset = 13;
+    if (sscanf(copy, "opset %lld", &opset) == 1)
+        (void)strtok_r(copy, ";", &save);
+    t.graph->opset = opset;
     t.graph->ir_version = 8;
-    for (char *node = strtok_r(copy, ";", &save); node; node = strtok_r(NULL, ";", &save))
+    for (char *node = strtok_r(save ? NULL : copy, ";", &save); node; node = strtok_r(NULL, ";", &save))
         read_node(&r, node);
     free(copy);
     assert_int_equal(graph_add_output(t.graph, r.last), 0);

@@ -9,7 +9,8 @@
  * ">3" the number of outputs, a bare name a value named before (a node's output is y0, y1, …); the (a name
  * that begins with q: int8, r: int32, p: small positive floats, as scales are; z: floats, nine tenths of them
  * zero; h: 0.5 or -0.5); the rest are attributes, with
- * names of three letters or more: "pads=1,1,1,1", "axis=1", "alpha=0.5", "auto_pad=VALID". */
+ * names of three letters or more, or with a point before: "pads=1,1,1,1", "axis=1", "alpha=0.5",
+ * "auto_pad=VALID", ".p=1". "opset 18;" at the beginning chooses another opset than 13. */
 #ifndef TESTS_UNIT_NET_TEXT_H
 #define TESTS_UNIT_NET_TEXT_H
 

@@ -24,6 +24,7 @@ static const struct {
     {"AveragePool x=1x2x5x5 kernel_shape=3,3 strides=2,2 pads=1,1,1,1 count_include_pad=1 ceil_mode=1", 0, 0},
     {"AveragePool x=1x2x3x4x4 kernel_shape=2,2,2", 0, 0},
     {"BatchNormalization x=3x4x2x3 w=4 b=4 m=4 v:0.8,1.25,1.5,2", 0, 0},
+    {"Celu x=2x3x4 alpha=1.5", 0, 0},
     {"Clip x=2x3x4 a:-0.55 b:0.45", 0, 0},
     {"Concat x=2x3x4 x2=2x1x4 x3=2x2x4 axis=1", 0, 0},
     {"Conv x=2x4x6x5 w=6x2x3x3 b=6 group=2 pads=1,0,2,1 strides=2,1", 0, 0},
@@ -43,26 +44,45 @@ static const struct {
     {"Expand x=3x1 s:2,3,4i", 0, 0},
     {"Flatten x=2x3x4 axis=1", 0, 0},
     {"Gather x=4x3 n:2,0,2,-1i axis=0", 0, 0},
+    {"GatherElements x=5 n:0,2,2,-1,4i", 0, 0},
+    {"Reshape n:0,2,1,-1,0,2i s:2,3i; GatherElements x=2x3 $ axis=1", 0, 0},
     {"Gelu x=2x3x4", -3, 3},
     {"Gelu x=2x3x4 approximate=tanh", -3, 3},
     {"Gemm x=3x4 w=4x5 b=5", 0, 0},
     {"Gemm x=4x3 w=5x4 c=3x1 transA=1 transB=1 alpha=0.5 beta=1.5", 0, 0},
     {"GlobalAveragePool x=2x3x4x5", 0, 0},
+    {"GlobalLpPool x=2x3x3x2", 0, 0},
+    {"GlobalLpPool x=2x3x3x2 .p=3", 0, 0},
+    {"GlobalLpPool x=2x3x3x2 .p=1", 0, 0},
     {"GlobalMaxPool x=2x3x4x5", 0, 0},
+    {"opset 18; GroupNormalization x=2x6x3x2 w=3 b=3 num_groups=3", 0, 0},
+    {"opset 21; GroupNormalization x=2x6x3x2 w=6 b=6 num_groups=2 epsilon=0.1", 0, 0},
     {"HardSigmoid x=2x3x4", -4, 4},
     {"HardSwish x=2x3x4", -5, 5},
     {"Identity x=2x3", 0, 0},
     {"LRN x=2x7x2x2 size=5 alpha=0.9 beta=0.75 bias=1.5", 0, 0},
     {"LRN x=1x6x1x2 size=4 alpha=0.9 beta=0.5", 0, 0},
+    {"InstanceNormalization x=2x3x4x2 w=3 b=3", 0, 0},
+    {"InstanceNormalization x=2x3x5 w=3 b=3 epsilon=0.1", 0, 0},
+    {"opset 17; LayerNormalization x=3x4x5 w=5 b=5", 0, 0},
+    {"opset 17; LayerNormalization x=3x4x5 w=4x5 axis=1 epsilon=0.1", 0, 0},
+    {"opset 17; LayerNormalization x=3x4x5 w=5 b=5 >3", 0, 0},
     {"LeakyRelu x=2x3x4 alpha=0.1", 0, 0},
     {"Log x=2x3x4", 0.6f, 2},
     {"LogSoftmax x=3x5", 0, 0},
+    {"LpNormalization x=2x3x4 axis=1", 0, 0},
+    {"LpNormalization x=2x3x4 .p=1", 0, 0},
+    {"LpPool x=2x3x5x6 kernel_shape=3,2 strides=2,1 pads=1,0,1,1", 0, 0},
+    {"LpPool x=1x2x5x5 kernel_shape=2,2 .p=3", 0, 0},
+    {"LpPool x=1x2x7 kernel_shape=3, dilations=2, .p=1", 0, 0},
     {"MatMul x=2x3x4 w=4x5", 0, 0},
     {"MatMul x=2x1x3x4 x2=3x4x2", 0, 0},
     {"MatMul x=4 w=4x3", 0, 0},
     {"Max x=2x3x4 x2=3x4 x3=1x4", 0, 0},
     {"MaxPool x=2x3x6x5 kernel_shape=3,2 strides=2,2 pads=1,0,1,1", 0, 0},
     {"Mean x=2x3x4 x2=3x4 x3=1x4", 0, 0},
+    {"MeanVarianceNormalization x=2x3x4x2", 0, 0},
+    {"MeanVarianceNormalization x=3x4x2 axes=1,", 0, 0},
     {"Min x=2x3x4 x2=3x4", 0, 0},
     {"Mish x=2x3x4", -3, 3},
     {"Mul x=2x3x4 x2=2x3x1", 0, 0},
@@ -85,6 +105,18 @@ static const struct {
     {"ReduceSumSquare x=2x3x4 axes=2,", 0, 0},
     {"Relu x=2x3x4", 0, 0},
     {"Reshape x=2x3x4 s:4,6i", 0, 0},
+    {"Resize x=1x2x3x4 _ s:1,1,2,2", 0, 0},
+    {"Resize x=1x2x6x5 _ _ s:1,2,3,7i nearest_mode=ceil coordinate_transformation_mode=asymmetric", 0, 0},
+    {"Resize x=1x2x3x4 _ s:1,1,2,2.5 mode=linear", 0, 0},
+    {"Resize x=2x1x5x4 _ _ s:2,1,8,9i mode=linear coordinate_transformation_mode=align_corners", 0, 0},
+    {"Resize x=1x2x7x6 _ _ s:1,2,3,9i mode=linear coordinate_transformation_mode=pytorch_half_pixel", 0, 0},
+    {"Resize x=2x3x5 _ _ s:2,3,8i mode=linear", 0, 0},
+    {"Resize x=1x1x4x5 _ s:1,1,1.5,2 mode=cubic", 0, 0},
+    {"opset 18; Resize x=1x1x8x6 _ s:1,1,0.5,0.5 mode=linear antialias=1", 0, 0},
+    {"Resize x=1x2x5x5 c:0,0,0.2,-0.3,1,1,0.8,0.9 _ s:1,2,4,6i mode=linear "
+     "coordinate_transformation_mode=tf_crop_and_resize extrapolation_value=3.5",
+        0, 0},
+    {"Resize x=1x2x3x4 _ s:1,1,1,1", 0, 0},
     {"Selu x=2x3x4", 0, 0},
     {"Sigmoid x=2x3x4", -3, 3},
     {"Slice x=4x5x3 starts=1,-1 ends=4,-6 axes=0,1", 0, 0},
@@ -104,6 +136,8 @@ static const struct {
     {"ThresholdedRelu x=2x3x4 alpha=0.3", 0, 0},
     {"Transpose x=2x3x4 perm=2,0,1", 0, 0},
     {"Unsqueeze x=2x3 s:1i", 0, 0},
+    {"opset 9; Upsample x=1x2x3x4 s:1,1,2,3", 0, 0},
+    {"opset 9; Upsample x=1x2x3x4 s:1,1,2,3 mode=linear", 0, 0},
     {"Greater x=2x3x4 x2=2x3x4; Where $ x3=2x3x4 x4=3x1", 0, 0},
 };
 #define N_CASES (sizeof(cases) / sizeof(cases[0]))
@@ -243,7 +277,8 @@ static void check_rig(struct rig *r, const char *net) {
     (void)loss_of(r);
     op->backward(r->n, r->in_ptr, r->out, r->d_out, r->d_in_ptr, r->scratch);
     for (int i = 0; i < r->n->n_in; i++) {
-        bool is_parameter = i > 0 && (!strcmp(op->name, "Clip") || !strcmp(op->name, "Pad"));
+        bool is_parameter = i > 0 && (!strcmp(op->name, "Clip") || !strcmp(op->name, "Pad") ||
+                                         !strcmp(op->name, "Resize") || !strcmp(op->name, "Upsample"));
 
         if (r->d_in_ptr[i] && !is_parameter)
             check_input(r, i, net);
@@ -340,11 +375,39 @@ static void test_every_gradient_has_a_case(void **state) {
             fail_msg("%s has a gradient and no case here", op_table[i]->name);
 }
 
+/* What stands in CNNs that are trained. Without: operators on integers, truth values and shapes; those that
+ * are flat almost everywhere (Ceil, Floor, Round, Sign, ArgMax, Hardmax: activation transforms stand for
+ * them); quantised arithmetic (training is done in float, before); Cast, which no-op ones are removed before;
+ * TopK, CumSum, Mod and ScatterElements, which make indices, ends of detectors and weights stored sparsely.
+ */
+static void test_what_is_trained_has_a_gradient(void **state) {
+    static const char *const names[] = {"Abs", "Add", "AveragePool", "BatchNormalization", "Celu", "Clip",
+        "Concat", "Conv", "ConvTranspose", "DepthToSpace", "Div", "Dropout", "Elu", "Erf", "Exp", "Expand",
+        "Flatten", "Gather", "GatherElements", "Gelu", "Gemm", "GlobalAveragePool", "GlobalLpPool",
+        "GlobalMaxPool", "GroupNormalization", "HardSigmoid", "HardSwish", "Identity",
+        "InstanceNormalization", "LRN", "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax",
+        "LpNormalization", "LpPool", "MatMul", "Max", "MaxPool", "Mean", "MeanVarianceNormalization", "Min",
+        "Mish", "Mul", "Neg", "PRelu", "Pad", "Pow", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceLogSum",
+        "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
+        "ReduceSumSquare", "Relu", "Reshape", "Resize", "Selu", "Sigmoid", "Slice", "Softmax", "Softplus",
+        "Softsign", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Swish", "Tanh",
+        "ThresholdedRelu", "Tile", "Transpose", "Unsqueeze", "Upsample", "Where"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        const struct op *op = op_find("", names[i]);
+
+        if (!op || !op->backward)
+            fail_msg("%s has no gradient", names[i]);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gradients_agree_with_differences),
         cmocka_unit_test(test_gradients_are_added),
         cmocka_unit_test(test_every_gradient_has_a_case),
+        cmocka_unit_test(test_what_is_trained_has_a_gradient),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
