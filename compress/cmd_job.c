@@ -80,7 +80,9 @@ static int run_job(json_t *job, struct job_io *io, json_t **ret, struct error *e
     if (!kind)
         return error_set(err, -EOPNOTSUPP, "this worker has no jobs of that kind");
     collect_paths(job, &paths);
-    r = sandbox_limit_memory((uint64_t)json_integer_value(limit), err);
+    r = job_io_follow(io, job, err);
+    if (r == 0)
+        r = sandbox_limit_memory((uint64_t)json_integer_value(limit), err);
     if (r == 0)
         r = sandbox_enter(paths.read, paths.write, err);
     if (r == 0)

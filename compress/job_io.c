@@ -49,6 +49,15 @@ static bool is_cancelled(void *ctx) {
     return atomic_load(&io->is_cancelled);
 }
 
+static unsigned allowed(void *ctx) {
+    const struct job_io *io = ctx;
+    unsigned threads = atomic_load_explicit(&io->threads, memory_order_relaxed);
+    unsigned now =
+        io->activity ? atomic_load_explicit(&io->activity->threads, memory_order_relaxed) : threads;
+
+    return now < threads ? now : threads;
+}
+
 static void metric(void *ctx, const char *name, double value, int epoch) {
     (void)ctx;
     job_io_metric(name, value, epoch);
@@ -57,8 +66,22 @@ static void metric(void *ctx, const char *name, double value, int epoch) {
 void job_io_init(struct job_io *io, unsigned threads) {
     *io = (struct job_io){.of = 1, .started_s = clock_now_s()};
     atomic_init(&io->threads, threads);
-    io->progress = (struct progress){
-        .ctx = io, .threads = threads, .report = report, .is_cancelled = is_cancelled, .metric = metric};
+    io->progress = (struct progress){.ctx = io,
+        .threads = threads,
+        .allowed = allowed,
+        .report = report,
+        .is_cancelled = is_cancelled,
+        .metric = metric};
+}
+
+int job_io_follow(struct job_io *io, const json_t *job, struct error *err) {
+    json_int_t threads = json_integer_value(json_object_get(job, "threads"));
+
+    if (threads > 0 && threads <= 1024) {
+        io->progress.threads = (unsigned)threads;
+        atomic_store(&io->threads, (unsigned)threads);
+    }
+    return json_is_true(json_object_get(job, "has_page")) ? activity_map(JOB_PAGE_FD, &io->activity, err) : 0;
 }
 
 static void take_control(struct job_io *io, const char *line) {

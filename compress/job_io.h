@@ -9,20 +9,26 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "base/activity.h"
 #include "compress/progress.h"
 
 #define JOB_LINE_MAX (64u << 20)
 
 struct job_io {
     atomic_bool is_cancelled;
-    atomic_uint threads;
-    int step, of;             /* of the recipe, for progress lines */
-    double started_s;         /* of the present step, for the estimate */
-    double last_s;            /* of the last progress line: they are at least 100 ms apart */
-    struct progress progress; /* hand this to methods */
+    atomic_uint threads;                  /* as the last control line says */
+    const struct activity_page *activity; /* of the server that this works for; NULL: none */
+    int step, of;                         /* of the recipe, for progress lines */
+    double started_s;                     /* of the present step, for the estimate */
+    double last_s;                        /* of the last progress line: they are at least 100 ms apart */
+    struct progress progress;             /* hand this to methods */
 };
 
 void job_io_init(struct job_io *io, unsigned threads);
+
+/* The job's `threads`, and the server's page, which a worker that has it inherits as JOB_PAGE_FD. */
+#define JOB_PAGE_FD 3
+int job_io_follow(struct job_io *io, const json_t *job, struct error *err);
 
 /* Starts reading control lines from standard input until its end, which also cancels: the caller is gone. */
 int job_io_listen(struct job_io *io, struct error *err);

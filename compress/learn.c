@@ -451,6 +451,8 @@ static int start(struct learner *l, struct graph *g, struct error *err) {
         r = make_room(l, err);
     if (r == 0)
         r = pool_new(threads, &l->pool, err);
+    if (r == 0 && l->p && l->p->allowed)
+        pool_follow(l->pool, l->p->allowed, l->p->ctx);
     if (r < 0)
         return r;
     l->place.rate = 1;

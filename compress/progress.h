@@ -9,6 +9,8 @@
 struct progress {
     void *ctx;
     unsigned threads;
+    /* How many of them may work now: asked again and again, never 0. NULL: all. */
+    unsigned (*allowed)(void *ctx);
     /* fraction of the present step in [0, 1]. */
     void (*report)(void *ctx, double fraction, const char *message);
     bool (*is_cancelled)(void *ctx);

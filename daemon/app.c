@@ -104,7 +104,10 @@ static int open_parts(struct app *a, struct error *err) {
         .batch_delay_us = (unsigned)c->batch_delay_us,
     };
     char worker[4096];
+    unsigned threads =
+        (unsigned)(c->job_threads && c->job_threads < c->threads ? c->job_threads : c->threads);
     struct jobs_options j = {.worker = worker,
+        .threads = threads,
         .max_queued = (unsigned)c->jobs_queue,
         .check_limit_s = 120,
         .max_attempts = 3,
@@ -124,6 +127,9 @@ static int open_parts(struct app *a, struct error *err) {
                 .threads = s.threads_per_slot,
                 .tuner = a->tuner},
             &a->residency, err);
+    if (r == 0)
+        r = activity_new((unsigned)c->threads, s.threads_per_slot, &a->activity, err);
+    s.activity = j.activity = a->activity;
     if (r == 0)
         r = scheduler_new(&s, &a->scheduler, err);
     if (r == 0) {
@@ -237,6 +243,7 @@ void app_close(struct app *a) {
     }
     scheduler_free(a->scheduler);
     jobs_free(a->jobs);
+    activity_free(a->activity);
     events_free(a->events);
     residency_free(a->residency);
     tuner_free(a->tuner);

@@ -26,6 +26,7 @@ struct app {
     struct server *server;
     struct store *store;
     struct residency *residency;
+    struct activity *activity;
     struct scheduler *scheduler;
     struct tuner *tuner;
     struct tuning *tuning;

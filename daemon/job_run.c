@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "daemon/activity.h"
 #include "daemon/job_request.h"
 #include "daemon/jobs_priv.h"
 #include "daemon/models.h"
@@ -31,6 +32,7 @@ struct follow {
     const char *id;
     double kept_s;      /* of the last progress event */
     double asked_s;     /* when the worker was asked to stop; 0: not */
+    bool gives_way;     /* to requests */
     json_t *done;       /* the result */
     struct error error; /* the worker's own, or why it was ended */
 };
@@ -89,6 +91,22 @@ static void take_line(struct follow *f, json_t *line) {
         take_error(f, v);
 }
 
+/* Requests come first, but not where time is measured: an evaluation's latencies would be those of pauses. */
+static void give_way(struct follow *f, struct spawn *s, const json_t *request) {
+    const char *kind = json_string_value(json_object_get(request, "kind"));
+
+    if (!f->j->options.activity || (kind && !strcmp(kind, "evaluate")))
+        return;
+    activity_attach(f->j->options.activity, spawn_pid(s));
+    f->gives_way = true;
+}
+
+static void stop_giving_way(struct follow *f) {
+    if (f->gives_way)
+        activity_detach(f->j->options.activity);
+    f->gives_way = false;
+}
+
 /* Asks, then kills, a worker that should end. */
 static void press(struct follow *f, struct spawn *s) {
     double now = clock_now_s();
@@ -103,6 +121,7 @@ static void press(struct follow *f, struct spawn *s) {
         json_t *cancel = json_pack("{s:b}", "cancel", 1);
 
         f->asked_s = now;
+        stop_giving_way(f); /* it has little time */
         spawn_send(s, cancel);
         json_decref(cancel);
     } else if (now - f->asked_s > CANCEL_GRACE_S) {
@@ -114,16 +133,19 @@ static void press(struct follow *f, struct spawn *s) {
 static void follow(struct follow *f, const json_t *request) {
     _cleanup_(spawn_freep) struct spawn *s = NULL;
     json_auto_t *limited = job_limited(f->j, request);
+    int page = f->j->options.activity ? activity_fd(f->j->options.activity) : -1;
     char how[96];
 
     if (!limited) {
         error_oom(&f->error);
         return;
     }
-    if (spawn_start(f->j->worker, &s, &f->error) < 0)
+    json_object_set_new(limited, "has_page", json_boolean(page >= 0));
+    if (spawn_start(f->j->worker, page, &s, &f->error) < 0)
         return;
     if (spawn_send(s, limited) < 0)
         spawn_kill(s, SIGKILL);
+    give_way(f, s, request);
     while (!f->done && !f->error.err) {
         json_t *line = NULL;
         int r = spawn_read(s, POLL_MS, &line);
@@ -135,6 +157,7 @@ static void follow(struct follow *f, const json_t *request) {
             break;
         press(f, s);
     }
+    stop_giving_way(f);
     if (f->done || f->error.err)
         return;
     spawn_reap(s, how, sizeof(how));

@@ -206,6 +206,8 @@ json_t *job_limited(const struct jobs *j, const json_t *request) {
     json_t *copy = json_copy((json_t *)(uintptr_t)request);
 
     if (copy) {
+        if (j->options.threads)
+            json_object_set_new(copy, "threads", json_integer((json_int_t)j->options.threads));
         add_memory_limit(copy, j->options.memory_bytes);
         store_pictures_offer(j->store, j->options.cache_bytes, copy);
     }
@@ -414,7 +416,8 @@ int jobs_delete(struct jobs *j, const char *id, struct error *err) {
     if (!doc)
         r = error_set(err, -ENOENT, "there is no job '%.40s'", id);
     else if (!job_is_final(doc))
-        r = error_set(err, -EBUSY, "the job is %s", job_state_names[job_state_of(doc)]);
+        r = error_set(err, -EBUSY, "the job is %s: POST /api/v1/jobs/%s/cancel ends it",
+            job_state_names[job_state_of(doc)], id);
     else
         r = store_apply(j->store, &(struct store_change){STORE_JOB, id, NULL}, 1, err);
     if (r == 0) {

@@ -14,6 +14,7 @@
 #include "daemon/residency.h"
 #include "daemon/store.h"
 
+struct activity;
 struct job_key;
 struct jobs;
 
@@ -29,13 +30,15 @@ enum job_state {
 extern const char *const job_state_names[JOB_STATES];
 
 struct jobs_options {
-    const char *worker;     /* path of bonsai-worker */
-    unsigned max_queued;    /* unfinished jobs; more is queue_full */
-    unsigned check_limit_s; /* of uploads and dry runs */
-    unsigned max_attempts;  /* crashes of the worker until it is failed: 3 */
-    unsigned seconds;       /* of a job that names no limit; 0: none */
-    uint64_t memory_bytes;  /* address space of a worker whose job names none; 0: what there is */
-    uint64_t cache_bytes;   /* that decoded pictures may take; 0: none are kept */
+    const char *worker;        /* path of bonsai-worker */
+    unsigned max_queued;       /* unfinished jobs; more is queue_full */
+    unsigned check_limit_s;    /* of uploads and dry runs */
+    unsigned max_attempts;     /* crashes of the worker until it is failed: 3 */
+    unsigned seconds;          /* of a job that names no limit; 0: none */
+    unsigned threads;          /* of a worker while nothing is served */
+    struct activity *activity; /* what workers give way to; NULL: to nothing */
+    uint64_t memory_bytes;     /* address space of a worker whose job names none; 0: what there is */
+    uint64_t cache_bytes;      /* that decoded pictures may take; 0: none are kept */
 };
 
 /* Makes what was running (a kill, a power cut) queued again. The runner starts with jobs_start. */

@@ -44,7 +44,8 @@ int job_finish_evaluate(struct jobs *j, json_t *job, json_t *done, struct error 
  */
 int job_call(struct jobs *j, const char *id, const json_t *request, json_t **ret, struct error *err);
 
-/* A copy of a worker's request in which limits.memory_bytes stands, at its default if the job names none. */
+/* A copy of a worker's request in which limits.memory_bytes stands, at its default if the job names none, and
+ * how many threads there are. */
 json_t *job_limited(const struct jobs *j, const json_t *request);
 
 bool job_must_stop(struct jobs *j); /* cancelled, or the daemon ends */

@@ -30,10 +30,11 @@ struct slot_start {
 };
 
 /* Ends a work that was taken off the queue and never ran. */
-static void refuse(struct sched_work *w, int e, const char *code, const char *text) {
+static void refuse(struct scheduler *s, struct sched_work *w, int e, const char *code, const char *text) {
     struct resident *r = w->resident;
     struct error err = {0};
 
+    activity_end(s->options.activity, 1);
     w->timing.queue_ns = clock_now_ns() - w->queued_ns;
     error_code(&err, e, code, "%s", text);
     w->finish(w, NULL, 0, &err);
@@ -109,6 +110,14 @@ static void wait_for_work(struct scheduler *s, struct slot *slot, unsigned *n_tr
     }
 }
 
+static unsigned count_works(const struct sched_work *list) {
+    unsigned n = 0;
+
+    for (; list; list = list->next)
+        n++;
+    return n;
+}
+
 static void *slot_thread(void *arg) {
     struct slot_start *start = arg;
     struct scheduler *s = start->s;
@@ -136,7 +145,9 @@ static void *slot_thread(void *arg) {
         list = take_locked(s);
         s->n_busy++;
         pthread_mutex_unlock(&s->lock);
+        activity_end(s->options.activity, count_works(list) - 1); /* a batch is one */
         slot_work(slot, list);
+        activity_end(s->options.activity, 1);
         pthread_mutex_lock(&s->lock);
         s->n_busy--;
         s->rested_ns = clock_now_ns();
@@ -174,7 +185,7 @@ static void *sweep_thread(void *arg) {
         while (late) {
             struct sched_work *next = late->next;
 
-            refuse(late, -ETIMEDOUT, "deadline", "the deadline passed in the queue");
+            refuse(s, late, -ETIMEDOUT, "deadline", "the deadline passed in the queue");
             late = next;
         }
         nanosleep(&pause, NULL);
@@ -250,7 +261,7 @@ struct scheduler *scheduler_free(struct scheduler *s) {
     while (w) {
         struct sched_work *next = w->next;
 
-        refuse(w, -ESHUTDOWN, "draining", "the server is going down");
+        refuse(s, w, -ESHUTDOWN, "draining", "the server is going down");
         w = next;
     }
     for (unsigned i = 0; i < s->n_slots; i++)
@@ -278,6 +289,7 @@ int scheduler_submit(struct scheduler *s, struct sched_work *w, struct error *er
 
     w->next = NULL;
     w->queued_ns = clock_now_ns();
+    activity_begin(s->options.activity); /* before a slot is woken: it finds a core free */
     pthread_mutex_lock(&s->lock);
     if (s->is_draining)
         r = error_code(err, -ESHUTDOWN, "draining", "the server is going down");
@@ -291,6 +303,8 @@ int scheduler_submit(struct scheduler *s, struct sched_work *w, struct error *er
     pthread_mutex_unlock(&s->lock);
     if (r == 0) /* outside: a slot woken under the lock would only go to sleep on it */
         pthread_cond_signal(&s->wanted);
+    else
+        activity_end(s->options.activity, 1);
     return r;
 }
 
@@ -310,7 +324,7 @@ void scheduler_cancel(struct scheduler *s, struct sched_work *w) {
         pthread_cond_broadcast(&s->idle);
     pthread_mutex_unlock(&s->lock);
     if (was_waiting)
-        refuse(w, -ECANCELED, "cancelled", "the client has gone");
+        refuse(s, w, -ECANCELED, "cancelled", "the client has gone");
 }
 
 bool scheduler_drain(struct scheduler *s, unsigned timeout_ms) {

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "daemon/activity.h"
 #include "daemon/residency.h"
 
 struct scheduler;
@@ -54,7 +55,8 @@ struct scheduler_options {
     unsigned slots;
     unsigned threads_per_slot; /* pool threads of a run: latency mode */
     unsigned queue_limit;
-    unsigned batch_delay_us; /* waits that long for more; 0: never */
+    unsigned batch_delay_us;   /* waits that long for more; 0: never */
+    struct activity *activity; /* is told of what waits and runs; NULL: nobody */
 };
 
 int scheduler_new(const struct scheduler_options *o, struct scheduler **ret, struct error *err);

@@ -37,7 +37,7 @@ static int open_pipes(int in[2], int out[2], struct error *err) {
     return 0;
 }
 
-static int start(const char *program, int in, int out, pid_t *ret) {
+static int start(const char *program, int in, int out, int page, pid_t *ret) {
     char *argv[] = {(char *)(uintptr_t)program, (char *)(uintptr_t) "job", NULL};
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attr;
@@ -48,6 +48,8 @@ static int start(const char *program, int in, int out, pid_t *ret) {
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, in, 0);
     posix_spawn_file_actions_adddup2(&actions, out, 1);
+    if (page >= 0)
+        posix_spawn_file_actions_adddup2(&actions, page, SPAWN_PAGE_FD);
     posix_spawnattr_init(&attr);
     posix_spawnattr_setsigmask(&attr, &none);
     posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
@@ -57,7 +59,7 @@ static int start(const char *program, int in, int out, pid_t *ret) {
     return -r;
 }
 
-int spawn_start(const char *program, struct spawn **ret, struct error *err) {
+int spawn_start(const char *program, int page, struct spawn **ret, struct error *err) {
     struct spawn *s = calloc(1, sizeof(*s));
     int in[2], out[2], r;
 
@@ -68,7 +70,7 @@ int spawn_start(const char *program, struct spawn **ret, struct error *err) {
         free(s);
         return r;
     }
-    r = start(program, in[0], out[1], &s->pid);
+    r = start(program, in[0], out[1], page, &s->pid);
     close(in[0]);
     close(out[1]);
     if (r < 0) {
@@ -160,6 +162,10 @@ int spawn_read(struct spawn *s, int timeout_ms, json_t **ret) {
     }
 }
 
+pid_t spawn_pid(const struct spawn *s) {
+    return s->pid;
+}
+
 void spawn_kill(struct spawn *s, int signal) {
     if (s->pid)
         kill(s->pid, signal);
@@ -222,7 +228,7 @@ static int crashed(struct spawn *s, struct error *err) {
 int spawn_call(const char *program, const json_t *job, unsigned limit_s, json_t **ret, struct error *err) {
     _cleanup_(spawn_freep) struct spawn *s = NULL;
     double end = clock_now_s() + limit_s;
-    int r = spawn_start(program, &s, err);
+    int r = spawn_start(program, -1, &s, err);
 
     if (r < 0)
         return r;

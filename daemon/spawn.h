@@ -16,8 +16,9 @@ struct spawn;
 
 #define SPAWN_LINE_MAX (16u << 20)
 
-/* Starts `program job`. */
-int spawn_start(const char *program, struct spawn **ret, struct error *err);
+/* Starts `program job`. `page`: a descriptor that it inherits as SPAWN_PAGE_FD, -1: none. */
+#define SPAWN_PAGE_FD 3
+int spawn_start(const char *program, int page, struct spawn **ret, struct error *err);
 /* Kills what still runs and reaps it. */
 struct spawn *spawn_free(struct spawn *s);
 DEFINE_CLEANUP(struct spawn *, spawn_free)
@@ -30,6 +31,7 @@ int spawn_send(struct spawn *s, const json_t *line);
  * garbage. */
 int spawn_read(struct spawn *s, int timeout_ms, json_t **ret);
 
+pid_t spawn_pid(const struct spawn *s);
 void spawn_kill(struct spawn *s, int signal);
 
 /* Waits for the end (the output is closed already, so this is short); killed after 5 s. "exit status 3",

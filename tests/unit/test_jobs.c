@@ -477,7 +477,7 @@ static void test_a_worker_that_is_not_there_is_an_error(void **state) {
     struct error err = {0};
 
     (void)state;
-    assert_int_equal(spawn_start("/nonexistent/worker", &s, &err), -ENOENT);
+    assert_int_equal(spawn_start("/nonexistent/worker", -1, &s, &err), -ENOENT);
 }
 
 int main(int argc, char **argv) {
