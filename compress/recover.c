@@ -28,8 +28,18 @@ static const struct param calibrate_rows[] = {
         .dflt = "true",
         .doc = "match each channel's deviation",
     },
+    {
+        .name = "least_squares",
+        .type = PARAM_BOOL,
+        .at = offsetof(struct recover_calibrate, least_squares),
+        .dflt = "false",
+        .doc =
+            "first, weights of float layers are solved for the parent's outputs; zeros of sparse ones stay",
+        .source =
+            "He et al. 2017, Channel pruning for accelerating very deep neural networks; Luo et al. 2017",
+    },
 };
-static const struct param_table calibrate_table = {calibrate_rows, 3};
+static const struct param_table calibrate_table = {calibrate_rows, 4};
 
 static const struct param recover_rows[] = {
     {

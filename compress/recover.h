@@ -15,7 +15,7 @@
 struct recover_calibrate {
     bool is_wanted;
     int samples;
-    bool bias, variance;
+    bool bias, variance, least_squares;
 };
 
 struct recover {
@@ -33,6 +33,11 @@ bool recover_trains(const struct recover *r);
 /* Whatever of it is wanted, in order; fills "finetune" of the report. */
 int recover_run(struct work *work, const struct graph *parent, const struct recover *o, json_t *report,
     struct error *err);
+
+/* `parent` folded (fold.h), its value `parent_value` what the layer's output should be. A layer that is not
+ * dense float, of one group and at most LEAST_SQUARES_MAX inputs, stays as it is. */
+int recover_squares(struct work *work, const struct graph *parent, int node, int parent_value,
+    const struct samples *samples, struct error *err);
 
 /* `parent` is the job's `from`, in any form; layers are matched by id. */
 int recover_calibrate(

@@ -144,6 +144,8 @@ int recover_calibrate(
         r = observe_parent(folded, &pairs, &s, err);
     for (size_t i = 0; r == 0 && i < pairs.n; i++) {
         r = progress_at(work->progress, (double)i / (double)pairs.n, "recovering means", err);
+        if (r == 0 && o->least_squares)
+            r = recover_squares(work, folded, pairs.pair[i].node, pairs.pair[i].parent_value, &s, err);
         if (r == 0)
             r = correct_layer(work, &s, &pairs.pair[i], o, err);
     }

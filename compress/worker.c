@@ -29,13 +29,14 @@ static void usage(FILE *f) {
     fprintf(f, "\nExit status: 0 done, 1 failed (the reason as JSON on standard output), 2 wrong usage.\n");
 }
 
-/* libgomp reads its variables when it is loaded: spinning threads ruin a shared machine, so the program
- * starts again with the right ones when they are missing. */
+/* libgomp and OpenBLAS read their variables when they are loaded: spinning threads ruin a shared machine, so
+ * the program starts again with the right ones when they are missing. */
 static void ensure_passive_openmp(char **argv) {
-    if (getenv("OMP_WAIT_POLICY"))
+    if (getenv("OMP_WAIT_POLICY") && getenv("OPENBLAS_NUM_THREADS"))
         return;
-    setenv("OMP_WAIT_POLICY", "passive", 1);
-    setenv("OMP_NUM_THREADS", "1", 1);
+    setenv("OMP_WAIT_POLICY", "passive", 0);
+    setenv("OMP_NUM_THREADS", "1", 0);
+    setenv("OPENBLAS_NUM_THREADS", "1", 0);
     execv("/proc/self/exe", argv);
 }
 

@@ -5,7 +5,7 @@ set -eu
 
 build="build-essential meson ninja-build pkg-config libdnnl-dev libgomp1 libmicrohttpd-dev libuv1-dev libjansson-dev
     libsqlite3-dev libssl-dev libcurl4-openssl-dev zlib1g-dev libjpeg62-turbo-dev libpng-dev libarchive-dev libzstd-dev
-    libseccomp-dev"
+    libseccomp-dev libopenblas-dev liblapacke-dev"
 test="libcmocka-dev clang libclang-rt-14-dev clang-format pmccabe python3 curl openssl systemd gzip"
 demo="curl tar gzip dataset-fashion-mnist"
 browser="chromium"

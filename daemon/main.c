@@ -22,6 +22,7 @@ static void ensure_environment(char **argv) {
         return;
     setenv("OMP_WAIT_POLICY", "passive", 0);
     setenv("OMP_NUM_THREADS", "1", 0);
+    setenv("OPENBLAS_NUM_THREADS", "1", 0);
     setenv("UV_THREADPOOL_SIZE", "16", 0);
     execv("/proc/self/exe", argv);
 }

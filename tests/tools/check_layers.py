@@ -23,6 +23,8 @@ ONLY = {
     "microhttpd.h": ("api/server_priv.h",),
     "dnnl.h": ("engine/onednn.", "engine/kernel/", "engine/train/"),
     "oneapi/dnnl/dnnl.h": ("engine/onednn.", "engine/kernel/"),
+    "cblas.h": ("compress/least_squares.c",),
+    "lapacke.h": ("compress/least_squares.c",),
     "sqlite3.h": ("daemon/",),
     "archive.h": ("compress/",),
     "curl/curl.h": ("clients/",),
