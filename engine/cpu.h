@@ -12,6 +12,7 @@ struct cpu {
     bool avx512; /* F, BW, DQ, VL */
     bool avx512_vnni;
     bool avx512_bf16;
+    bool bf16_products; /* products of bfloat16 are faster than those of floats */
     bool avx512_vpopcntdq;
     bool avx512_vbmi;
 };

@@ -16,8 +16,12 @@
 
 #if F32_LANES == 16
 
+#ifdef F32_BF16 /* NAME_avx512bf16.c */
+#define F32_TARGET KERNEL_AVX512BF16
+#else
 #define F32_TARGET KERNEL_AVX512
-#define F32_INLINE KERNEL_INLINE KERNEL_AVX512
+#endif
+#define F32_INLINE KERNEL_INLINE F32_TARGET
 typedef __m512 f32v;
 
 F32_INLINE f32v f32_load(const float *p) {
@@ -33,6 +37,22 @@ F32_INLINE f32v f32_load_some(const float *p, int64_t n) {
 F32_INLINE void f32_store_some(float *p, f32v v, int64_t n) {
     _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v);
 }
+#ifdef F32_BF16
+F32_INLINE f32v f32_load_bf16(const uint16_t *p, int64_t n) {
+    __m256i v = n >= 16 ? _mm256_loadu_si256((const __m256i *)(const void *)p)
+                        : _mm256_maskz_loadu_epi16((__mmask16)((1u << n) - 1), p);
+
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16));
+}
+F32_INLINE void f32_store_bf16(uint16_t *p, f32v v, int64_t n) {
+    __m256i h = (__m256i)_mm512_cvtneps_pbh(v);
+
+    if (n >= 16)
+        _mm256_storeu_si256((__m256i *)(void *)p, h);
+    else
+        _mm256_mask_storeu_epi16(p, (__mmask16)((1u << n) - 1), h);
+}
+#endif
 F32_INLINE f32v f32_set(float x) {
     return _mm512_set1_ps(x);
 }

@@ -6,13 +6,15 @@
 #define KERNEL_INLINE static inline __attribute__((always_inline))
 
 #if defined(__x86_64__)
-#define KERNEL_HAS_X86 1
-#define KERNEL_AVX2    __attribute__((target("avx2,fma")))
-#define KERNEL_AVX512  __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")))
+#define KERNEL_HAS_X86    1
+#define KERNEL_AVX2       __attribute__((target("avx2,fma")))
+#define KERNEL_AVX512     __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")))
+#define KERNEL_AVX512BF16 __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
 #else
 #define KERNEL_HAS_X86 0
 #define KERNEL_AVX2
 #define KERNEL_AVX512
+#define KERNEL_AVX512BF16
 #endif
 
 #endif

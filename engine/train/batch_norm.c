@@ -22,7 +22,11 @@ struct train_state {
 };
 
 static bool batch_norm_fits(const struct train_layer *l) {
-    return l->in[0]->dtype == DT_F32 && l->in[0]->shape.rank >= 2 && train_count(&l->in[0]->shape) > 0;
+    enum dtype t = l->in[0]->dtype;
+
+    if (l->out[0].dtype != t || (l->tail.residual >= 0 && l->in[l->tail.residual]->dtype != t))
+        return false;
+    return (t == DT_F32 || t == DT_BF16) && l->in[0]->shape.rank >= 2 && train_count(&l->in[0]->shape) > 0;
 }
 
 static bool is_clamped(const struct train_tail *t) {
@@ -45,7 +49,7 @@ static int batch_norm_prepare(
     s->momentum = l->momentum;
     s->uses_batch_stats = l->uses_batch_stats;
     s->tail = l->tail;
-    s->passes = norm_rows_for(l->cpu);
+    s->passes = norm_rows_for(l->cpu, l->in[0]->dtype == DT_BF16);
     needs->shared = (size_t)s->c * 4 * l->n_lanes * sizeof(double);
     needs->saved = (size_t)s->c * 2 * sizeof(float);
     needs->scratch = (size_t)s->c * 5 * sizeof(float);

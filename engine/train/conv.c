@@ -1,5 +1,5 @@
-/* Conv on floats, channels last, by oneDNN's three primitives: forward, gradient of the data, gradient of the
- * weights and the bias. */
+/* Conv on floats or bfloat16, channels last, by oneDNN's three primitives: forward, gradient of the data,
+ * gradient of the weights and the bias. Parameters and their gradients are floats either way. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "engine/hugemem.h"
 #include "engine/kernel/window.h"
+#include "engine/train/passes.h"
 #include "engine/train/rows.h"
 
 /* A weight in the library's layout, copied there once a minibatch. */
@@ -17,8 +18,9 @@ struct packed {
 };
 
 struct train_state {
-    bool has_bias;
+    bool has_bias, is_bf16;
     int64_t n_in, n_weights, n_bias;
+    const struct train_passes *passes;
     struct onednn_prim *forward, *data, *weights; /* `data`, `weights` NULL: not wanted */
     struct packed w_forward, w_data;
     struct onednn_prim *unpack; /* the weights' gradient to plain */
@@ -30,20 +32,23 @@ struct train_state {
 static bool conv_fits(const struct train_layer *l) {
     struct kernel_window w;
 
-    return l->in[0]->dtype == DT_F32 && l->in[1] && l->in[1]->data && l->in[1]->dtype == DT_F32 &&
-           train_count(&l->out[0].shape) > 0 && l->in[0]->shape.rank <= 5 &&
+    enum dtype t = l->in[0]->dtype;
+
+    return (t == DT_F32 || t == DT_BF16) && l->out[0].dtype == t && l->in[1] && l->in[1]->data &&
+           l->in[1]->dtype == DT_F32 && train_count(&l->out[0].shape) > 0 && l->in[0]->shape.rank <= 5 &&
            kernel_window_read(l->node, &l->in[0]->shape, &l->out[0].shape, &l->in[1]->shape, &w);
 }
 
 struct conv_desc {
-    dnnl_memory_desc_t x, y, w, bias, plain; /* w: any layout */
+    dnnl_memory_desc_t x, y, w, dw, bias, plain; /* w: any layout; dw: in floats */
     dnnl_dims_t stride, dilation, begin, end;
     bool has_bias;
 };
 
-static bool weights_desc(const struct train_layer *l, dnnl_memory_desc_t *any, dnnl_memory_desc_t *plain) {
+static bool weights_desc(const struct train_layer *l, struct conv_desc *d) {
     const struct shape *w = &l->in[1]->shape;
     int64_t g = node_attr_int(l->node, "group", 1), step = 1;
+    dnnl_data_type_t type = l->in[0]->dtype == DT_BF16 ? dnnl_bf16 : dnnl_f32;
     dnnl_dims_t dims = {0}, strides = {0};
     int n = 0;
 
@@ -59,8 +64,9 @@ static bool weights_desc(const struct train_layer *l, dnnl_memory_desc_t *any, d
         strides[i] = step;
         step *= dims[i];
     }
-    return dnnl_memory_desc_init_by_tag(any, n, dims, dnnl_f32, dnnl_format_tag_any) == dnnl_success &&
-           dnnl_memory_desc_init_by_strides(plain, n, dims, dnnl_f32, strides) == dnnl_success;
+    return dnnl_memory_desc_init_by_tag(&d->w, n, dims, type, dnnl_format_tag_any) == dnnl_success &&
+           dnnl_memory_desc_init_by_tag(&d->dw, n, dims, dnnl_f32, dnnl_format_tag_any) == dnnl_success &&
+           dnnl_memory_desc_init_by_strides(&d->plain, n, dims, dnnl_f32, strides) == dnnl_success;
 }
 
 static bool describe(const struct train_layer *l, struct conv_desc *d) {
@@ -76,8 +82,8 @@ static bool describe(const struct train_layer *l, struct conv_desc *d) {
         d->begin[i] = w.begin[i];
         d->end[i] = w.end[i] < 0 ? 0 : w.end[i]; /* pixels at the end that no window reads */
     }
-    return onednn_desc(&l->in[0]->shape, DT_F32, LAYOUT_NHWC, &d->x) &&
-           onednn_desc(&l->out[0].shape, DT_F32, LAYOUT_NHWC, &d->y) && weights_desc(l, &d->w, &d->plain) &&
+    return onednn_desc(&l->in[0]->shape, l->in[0]->dtype, LAYOUT_NHWC, &d->x) &&
+           onednn_desc(&l->out[0].shape, l->out[0].dtype, LAYOUT_NHWC, &d->y) && weights_desc(l, d) &&
            dnnl_memory_desc_init_by_tag(&d->bias, 1, channels, dnnl_f32, dnnl_a) == dnnl_success;
 }
 
@@ -111,7 +117,7 @@ static int make_weights(
     static const int args[] = {DNNL_ARG_SRC, DNNL_ARG_DIFF_DST, DNNL_ARG_DIFF_WEIGHTS, DNNL_ARG_DIFF_BIAS};
     dnnl_convolution_desc_t c;
     dnnl_status_t st = dnnl_dilated_convolution_backward_weights_desc_init(&c, dnnl_convolution_direct, &d->x,
-        &d->w, d->has_bias ? &d->bias : NULL, &d->y, d->stride, d->dilation, d->begin, d->end);
+        &d->dw, d->has_bias ? &d->bias : NULL, &d->y, d->stride, d->dilation, d->begin, d->end);
     int r;
 
     if (st != dnnl_success)
@@ -183,6 +189,8 @@ static int conv_prepare(
     if (!describe(l, &d))
         return error_set(err, -EOPNOTSUPP, "not a convolution of oneDNN's");
     s->has_bias = d.has_bias;
+    s->passes = train_passes_for(l->cpu);
+    s->is_bf16 = l->in[0]->dtype == DT_BF16;
     s->n_in = train_count(&l->in[0]->shape);
     s->n_weights = train_count(&l->in[1]->shape);
     s->n_bias = d.has_bias ? l->out[0].shape.dim[1] : 0;
@@ -226,12 +234,13 @@ static void conv_forward(const struct train_state *s, const struct train_io *io,
 
 /* A gradient goes where it belongs, or beside it first when that holds a sum already. */
 static void run_data(const struct train_state *s, const struct train_io *io) {
-    float *beside = (float *)(void *)((char *)io->scratch + s->at_extra);
-    float *to = io->adds[0] ? beside : io->d_in[0];
+    void *beside = (char *)io->scratch + s->at_extra, *to = io->adds[0] ? beside : io->d_in[0];
 
     onednn_prim_run(s->data, (void *[]){input(io->d_out[0]), s->w_data.data, to}, io->scratch);
-    if (io->adds[0])
-        train_store(io->d_in[0], beside, s->n_in, true);
+    if (io->adds[0] && s->is_bf16)
+        s->passes->add_bf16(s->n_in, io->d_in[0], beside, io->d_in[0]);
+    else if (io->adds[0])
+        s->passes->add(s->n_in, io->d_in[0], beside, io->d_in[0]);
 }
 
 static void run_weights(const struct train_state *s, const struct train_io *io) {

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "engine/train/bf16.h"
 #include "engine/train/rows.h"
 
 const struct train_kernel *const train_kernel_table[] = {
@@ -12,6 +13,7 @@ const struct train_kernel *const train_kernel_table[] = {
     &train_batch_norm,
     &train_clamp,
     &train_concat,
+    &train_conv_widened,
     &train_conv,
     &train_gemm,
     &train_global_average,
@@ -101,4 +103,13 @@ void train_from_plain(const struct shape *s, const float *x, float *y, bool adds
         train_store(y, x, train_count(s), adds);
     else
         transpose(s->dim[0], s->dim[1], plane_of(s), x, y, adds);
+}
+
+void train_from_plain_bf16(const struct shape *s, const float *x, uint16_t *y) {
+    int64_t plane = plane_of(s), c = s->dim[1];
+
+    for (int64_t n = 0; n < s->dim[0]; n++, x += plane * c, y += plane * c)
+        for (int64_t p = 0; p < plane; p++)
+            for (int64_t k = 0; k < c; k++)
+                y[p * c + k] = bf16_round(x[k * plane + p]);
 }

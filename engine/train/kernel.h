@@ -12,8 +12,8 @@
  * kernel that needs sums over the whole minibatch writes its lane's into `shared` in one phase and adds all
  * lanes' up in the next.
  *
- * Values of rank 3 and more lie channels last (NHWC), all others plain. Parameters and their gradients are
- * plain. */
+ * Values of rank 3 and more lie channels last (NHWC), all others plain. They are floats or, where the tape
+ * chose so, bfloat16 (DT_BF16), as are their gradients. Parameters and their gradients are plain floats. */
 #ifndef ENGINE_TRAIN_KERNEL_H
 #define ENGINE_TRAIN_KERNEL_H
 
@@ -102,6 +102,9 @@ void train_store(float *y, const float *x, int64_t n, bool adds);
 /* Between channels last and plain, for a shape of rank 3 and more (others are copied); `adds` as above. */
 void train_to_plain(const struct shape *s, const float *x, float *y, bool adds);
 void train_from_plain(const struct shape *s, const float *x, float *y, bool adds);
+
+/* … to bfloat16, of rank 3 and more. */
+void train_from_plain_bf16(const struct shape *s, const float *x, uint16_t *y);
 
 static inline int64_t train_count(const struct shape *s) {
     int64_t n = 0;

@@ -3,12 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/train/bf16.h"
 #include "engine/train/rows.h"
 
 struct train_state {
     struct shape in, out;
     int n;                      /* Concat: inputs */
-    int64_t rows, width;        /* Concat: pixels, channels of the output */
+    bool is_bf16;               /* average: the input */
+    int64_t rows, width;        /* Concat: pixels, channels of the output; average: of a picture */
     int64_t part[TRAIN_MAX_IO]; /* Concat: channels of the inputs */
 };
 
@@ -139,41 +141,60 @@ const struct train_kernel train_concat = {
 /* ---- GlobalAveragePool ---- */
 
 static bool average_fits(const struct train_layer *l) {
-    return l->in[0]->dtype == DT_F32 && l->in[0]->shape.rank >= 3 && train_count(&l->in[0]->shape) > 0;
+    enum dtype t = l->in[0]->dtype;
+
+    return (t == DT_F32 || t == DT_BF16) && l->out[0].dtype == DT_F32 && l->in[0]->shape.rank >= 3 &&
+           train_count(&l->in[0]->shape) > 0;
 }
 
 static int average_prepare(
     const struct train_layer *l, struct train_state **ret, struct train_needs *needs, struct error *err) {
-    (void)needs;
-    return state_new(l, ret, err);
+    int r = state_new(l, ret, err);
+
+    if (r < 0)
+        return r;
+    (*ret)->is_bf16 = l->in[0]->dtype == DT_BF16;
+    (*ret)->width = l->in[0]->shape.dim[1];
+    (*ret)->rows = train_count(&l->in[0]->shape) / ((*ret)->width * l->in[0]->shape.dim[0]);
+    needs->scratch = (size_t)(*ret)->width * sizeof(float);
+    return 0;
 }
 
 static void average_forward(const struct train_state *s, const struct train_io *io, int phase) {
-    int64_t n = s->in.dim[0], c = s->in.dim[1], plane = train_count(&s->in) / (n * c);
+    int64_t c = s->width;
+    const uint16_t *h = io->in[0];
     const float *x = io->in[0];
-    float *y = io->out[0], factor = 1 / (float)plane;
+    float *y = io->out[0], factor = 1 / (float)s->rows;
 
     (void)phase;
-    for (int64_t b = 0; b < n; b++, y += c) {
-        memset(y, 0, (size_t)c * sizeof(*y));
-        for (int64_t p = 0; p < plane; p++, x += c)
+    memset(y, 0, (size_t)(s->in.dim[0] * c) * sizeof(*y));
+    for (int64_t b = 0; b < s->in.dim[0]; b++, y += c) {
+        for (int64_t p = 0; s->is_bf16 && p < s->rows; p++, h += c)
             for (int64_t k = 0; k < c; k++)
-                y[k] += x[k];
+                y[k] += bf16_read(h[k]);
+        for (int64_t p = 0; !s->is_bf16 && p < s->rows; p++, x += c)
+            train_store(y, x, c, true);
         for (int64_t k = 0; k < c; k++)
             y[k] *= factor;
     }
 }
 
 static void average_backward(const struct train_state *s, const struct train_io *io, int phase) {
-    int64_t n = s->in.dim[0], c = s->in.dim[1], plane = train_count(&s->in) / (n * c);
+    int64_t c = s->width;
     const float *dy = io->d_out[0];
-    float *dx = io->d_in[0], factor = 1 / (float)plane;
+    uint16_t *h = io->d_in[0];
+    float *dx = io->d_in[0], *share = io->scratch, factor = 1 / (float)s->rows;
 
     (void)phase;
-    for (int64_t b = 0; b < n; b++, dy += c)
-        for (int64_t p = 0; p < plane; p++, dx += c)
+    for (int64_t b = 0; b < s->in.dim[0]; b++, dy += c) {
+        for (int64_t k = 0; k < c; k++)
+            share[k] = dy[k] * factor;
+        for (int64_t p = 0; s->is_bf16 && p < s->rows; p++, h += c)
             for (int64_t k = 0; k < c; k++)
-                dx[k] = (io->adds[0] ? dx[k] : 0) + dy[k] * factor;
+                h[k] = bf16_round((io->adds[0] ? bf16_read(h[k]) : 0) + share[k]);
+        for (int64_t p = 0; !s->is_bf16 && p < s->rows; p++, dx += c)
+            train_store(dx, share, c, io->adds[0]);
+    }
 }
 
 const struct train_kernel train_global_average = {

@@ -1,4 +1,4 @@
-/* norm_rows.h on vectors; after f32_vector.h.
+/* norm_rows.h on vectors; after f32_vector.h. With NORM_BF16 the elements of rows are bfloat16.
  *
  * Rows are taken in blocks that stay in the first-level cache, and in a block tiles of channels: a tile is
  * nv vectors of channels wide (one line of memory each) and has nr rows' sums at once, so that four
@@ -12,11 +12,24 @@ F32_INLINE f32v norm_load(const float *p, int64_t n) {
     return n >= F32_LANES ? f32_load(p) : f32_load_some(p, n);
 }
 
-F32_INLINE void norm_store(float *p, f32v v, int64_t n) {
+/* n elements of a row, the first of them number i of `base`. */
+F32_INLINE f32v norm_get(const void *base, int64_t i, int64_t n) {
+#ifdef NORM_BF16
+    return f32_load_bf16((const uint16_t *)base + i, n);
+#else
+    return norm_load((const float *)base + i, n);
+#endif
+}
+
+F32_INLINE void norm_put(void *base, int64_t i, f32v v, int64_t n) {
+#ifdef NORM_BF16
+    f32_store_bf16((uint16_t *)base + i, v, n);
+#else
     if (n >= F32_LANES)
-        f32_store(p, v);
+        f32_store((float *)base + i, v);
     else
-        f32_store_some(p, v, n);
+        f32_store_some((float *)base + i, v, n);
+#endif
 }
 
 F32_INLINE void norm_add_to(double *sum, f32v v, int64_t n) {
@@ -40,10 +53,10 @@ struct norm_tile {
 
 /* ---- sums of x and x² ---- */
 
-F32_INLINE void norm_sum_row(const float *x, int nv, int64_t n, f32v *a, f32v *b) {
+F32_INLINE void norm_sum_row(const void *x, int64_t at, int nv, int64_t n, f32v *a, f32v *b) {
 #pragma GCC unroll 4
     for (int j = 0; j < nv; j++) {
-        f32v v = norm_load(x + j * F32_LANES, n);
+        f32v v = norm_get(x, at + j * F32_LANES, n);
 
         a[j] = f32_add(a[j], v);
         b[j] = f32_fma(v, v, b[j]);
@@ -53,16 +66,15 @@ F32_INLINE void norm_sum_row(const float *x, int nv, int64_t n, f32v *a, f32v *b
 F32_INLINE void norm_sum_tile(const struct norm_forward *f, struct norm_tile t, double *sum) {
     f32v a[4] = {f32_set(0), f32_set(0), f32_set(0), f32_set(0)};
     f32v b[4] = {f32_set(0), f32_set(0), f32_set(0), f32_set(0)};
-    const float *x = f->x + t.first * f->c + t.c;
-    int64_t r = t.first;
+    int64_t at = t.first * f->c + t.c, r = t.first;
 
-    for (; r + t.nr <= t.last; r += t.nr, x += t.nr * f->c) {
+    for (; r + t.nr <= t.last; r += t.nr, at += t.nr * f->c) {
 #pragma GCC unroll 4
         for (int i = 0; i < t.nr; i++)
-            norm_sum_row(x + i * f->c, t.nv, t.n, a + i * t.nv, b + i * t.nv);
+            norm_sum_row(f->x, at + i * f->c, t.nv, t.n, a + i * t.nv, b + i * t.nv);
     }
-    for (; r < t.last; r++, x += f->c)
-        norm_sum_row(x, t.nv, t.n, a, b);
+    for (; r < t.last; r++, at += f->c)
+        norm_sum_row(f->x, at, t.nv, t.n, a, b);
 #pragma GCC unroll 4
     for (int k = 0; k < 4; k++) {
         norm_add_to(sum + t.c + k % t.nv * F32_LANES, a[k], t.n);
@@ -100,11 +112,11 @@ F32_INLINE void norm_apply_tile(const struct norm_forward *f, struct norm_tile t
     for (int64_t r = t.first; r < t.last; r++, at += f->c) {
 #pragma GCC unroll 4
         for (int j = 0; j < t.nv; j++) {
-            f32v v = f32_fma(norm_load(f->x + at + j * F32_LANES, t.n), scale[j], shift[j]);
+            f32v v = f32_fma(norm_get(f->x, at + j * F32_LANES, t.n), scale[j], shift[j]);
 
             if (is_residual)
-                v = f32_add(v, norm_load(f->residual + at + j * F32_LANES, t.n));
-            norm_store(f->y + at + j * F32_LANES, f32_min(high, f32_max(low, v)), t.n);
+                v = f32_add(v, norm_get(f->residual, at + j * F32_LANES, t.n));
+            norm_put(f->y, at + j * F32_LANES, f32_min(high, f32_max(low, v)), t.n);
         }
     }
 }
@@ -141,11 +153,11 @@ struct norm_lines {
 
 F32_INLINE f32v norm_dz(const struct norm_backward *b, const struct norm_lines *l, enum norm_mask mask, int j,
     int64_t at, int64_t n, f32v x) {
-    f32v dy = norm_load(b->dy + at, n);
+    f32v dy = norm_get(b->dy, at, n);
 
     switch (mask) {
     case NORM_MASK_X: return f32_inside(dy, f32_fma(x, l->scale[j], l->shift[j]), l->low, l->high);
-    case NORM_MASK_Y: return f32_inside(dy, norm_load(b->y + at, n), l->low, l->high);
+    case NORM_MASK_Y: return f32_inside(dy, norm_get(b->y, at, n), l->low, l->high);
     case NORM_MASK_NONE: break;
     }
     return dy;
@@ -168,10 +180,10 @@ F32_INLINE void norm_sum_back_row(const struct norm_backward *b, const struct no
     enum norm_mask mask, bool stores, struct norm_tile t, int64_t at, f32v *sum, f32v *product) {
 #pragma GCC unroll 4
     for (int j = 0; j < t.nv; j++, at += F32_LANES) {
-        f32v x = norm_load(b->x + at, t.n), dz = norm_dz(b, l, mask, j, at, t.n, x);
+        f32v x = norm_get(b->x, at, t.n), dz = norm_dz(b, l, mask, j, at, t.n, x);
 
         if (stores)
-            norm_store(b->dz + at, dz, t.n);
+            norm_put(b->dz, at, dz, t.n);
         sum[j] = f32_add(sum[j], dz);
         product[j] = f32_fma(dz, f32_sub(x, l->mean[j]), product[j]);
     }
@@ -260,15 +272,15 @@ F32_INLINE void norm_spread_tile(
 #pragma GCC unroll 4
         for (int j = 0; j < t.nv; j++) {
             int64_t i = at + j * F32_LANES;
-            f32v x = norm_load(b->x + i, t.n), dz = norm_dz(b, &l, mask, j, i, t.n, x);
+            f32v x = norm_get(b->x, i, t.n), dz = norm_dz(b, &l, mask, j, i, t.n, x);
             f32v dx = f32_fma(l.k[j], dz, f32_fma(l.a[j], x, l.b[j]));
 
             if (!is_plain && b->residual)
-                norm_store(b->residual + i, f32_add(norm_load(b->residual + i, t.n), dz), t.n);
+                norm_put(b->residual, i, f32_add(norm_get(b->residual, i, t.n), dz), t.n);
             if (!is_plain && b->adds)
-                dx = f32_add(dx, norm_load(b->dx + i, t.n));
+                dx = f32_add(dx, norm_get(b->dx, i, t.n));
             if (is_plain || b->dx)
-                norm_store(b->dx + i, dx, t.n);
+                norm_put(b->dx, i, dx, t.n);
         }
     }
 }

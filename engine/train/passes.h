@@ -20,6 +20,9 @@ struct max_pool {
 
 struct train_passes {
     void (*add)(int64_t n, const float *a, const float *b, float *y);
+    void (*add_bf16)(int64_t n, const uint16_t *a, const uint16_t *b, uint16_t *y);
+    void (*widen)(int64_t n, const uint16_t *x, float *y);
+    void (*narrow)(int64_t n, const float *x, uint16_t *y, bool adds); /* y = x or y += x */
     /* Clamp to [low, high]; what is no number stays none, so that the loss tells. */
     void (*clamp)(int64_t n, const float *x, float low, float high, float *y);
     /* dx = dy, or dx += dy, where low < y < high. */

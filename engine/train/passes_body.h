@@ -1,6 +1,8 @@
 /* passes.h on vectors; after f32_vector.h. */
 #include <math.h>
 
+#include "engine/train/bf16.h"
+
 F32_INLINE f32v passes_load(const float *p, int64_t n) {
     return n >= F32_LANES ? f32_load(p) : f32_load_some(p, n);
 }
@@ -31,6 +33,26 @@ F32_TARGET static void passes_clamp(int64_t n, const float *x, float low, float 
         f32_store(y + i, f32_min(h, f32_max(l, f32_load(x + i))));
     if (i < n)
         f32_store_some(y + i, f32_min(h, f32_max(l, f32_load_some(x + i, n - i))), n - i);
+}
+
+/* For any processor: compilers vectorise whole numbers anywhere. */
+F32_TARGET static void passes_add_bf16(int64_t n, const uint16_t *a, const uint16_t *b, uint16_t *y) {
+    for (int64_t i = 0; i < n; i++)
+        y[i] = bf16_round(bf16_read(a[i]) + bf16_read(b[i]));
+}
+
+F32_TARGET static void passes_widen(int64_t n, const uint16_t *x, float *y) {
+    for (int64_t i = 0; i < n; i++)
+        y[i] = bf16_read(x[i]);
+}
+
+F32_TARGET static void passes_narrow(int64_t n, const float *x, uint16_t *y, bool adds) {
+    if (adds)
+        for (int64_t i = 0; i < n; i++)
+            y[i] = bf16_round(bf16_read(y[i]) + x[i]);
+    else
+        for (int64_t i = 0; i < n; i++)
+            y[i] = bf16_round(x[i]);
 }
 
 F32_INLINE void passes_clamp_back_some(

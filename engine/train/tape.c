@@ -244,6 +244,8 @@ static int add_steps(struct tape *t, const struct trainer_options *o, bool *is_n
     _cleanup_(freep) struct tape_tail *tail = NULL;
     int r = o->reference ? 0 : tape_find_tails(t, is_needed, &tail, err);
 
+    if (r == 0 && tail && o->bf16)
+        r = tape_choose_types(t, is_needed, tail, err);
     if (r < 0)
         return r;
     t->step = calloc(t->graph->n_nodes + 1, sizeof(*t->step));

@@ -51,7 +51,7 @@ struct tape {
     const struct graph *graph;
     struct shapes shapes; /* of a lane */
     struct tape_value *value;
-    size_t n_values;
+    size_t n_values, n_bf16; /* … of which are kept as bfloat16 */
     struct tape_step *step;
     int n_steps;
     struct tape_item *program;
@@ -81,6 +81,9 @@ struct tape_tail {
 
 /* For each node the tail that ends with it; nodes that no longer stand for themselves lose `is_needed`. */
 int tape_find_tails(const struct tape *t, bool *is_needed, struct tape_tail **ret, struct error *err);
+
+/* tape_types.c: makes values bfloat16 that may be. `tail` is what tape_find_tails() gave. */
+int tape_choose_types(struct tape *t, const bool *is_needed, const struct tape_tail *tail, struct error *err);
 
 /* memory.c: spans and offsets of values, gradients and what kernels keep. */
 int tape_place(struct tape *t, struct error *err);

@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "engine/hugemem.h"
+#include "engine/train/bf16.h"
 #include "engine/train/session.h"
 #include "engine/train/trainer_priv.h"
 
@@ -65,6 +66,35 @@ static int lanes_new(struct trainer *t, struct error *err) {
     return 0;
 }
 
+/* The processor, the library or the network may not know bfloat16: then the same in floats, and why. */
+static int build(struct trainer *t, const struct graph *g, const struct shape *item, struct error *err) {
+    struct trainer_options o = t->options;
+    struct error why = {0};
+    struct cpu cpu;
+    int r = 0;
+
+    if (!o.bf16)
+        return tape_build(g, item, &o, &t->tape, err);
+    if (!o.cpu)
+        r = cpu_detect(NULL, &cpu, err);
+    if (r < 0)
+        return r;
+    if (!(o.cpu ? o.cpu : &cpu)->avx512_bf16)
+        r = error_set(&why, -EOPNOTSUPP, "this processor has no instructions for bfloat16");
+    if (r == 0)
+        r = tape_build(g, item, &o, &t->tape, &why);
+    if (r == 0 && t->tape.n_bf16 == 0)
+        r = error_set(&why, -EOPNOTSUPP, "no value lies between layers that know bfloat16");
+    if (r == 0)
+        return 0;
+    if (r != -EOPNOTSUPP)
+        return error_copy(err, &why);
+    tape_done(&t->tape);
+    o.bf16 = false;
+    t->why_float = why;
+    return tape_build(g, item, &o, &t->tape, err);
+}
+
 int trainer_new(const struct graph *g, const struct shape *item, const struct trainer_options *o,
     struct trainer **ret, struct error *err) {
     _cleanup_(trainer_freep) struct trainer *t = calloc(1, sizeof(*t));
@@ -81,7 +111,7 @@ int trainer_new(const struct graph *g, const struct shape *item, const struct tr
     t->item = train_count(item);
     r = session_graph_new(g, item, o, &t->session, err);
     if (r == 0)
-        r = tape_build(t->session ? t->session : g, item, &t->options, &t->tape, err);
+        r = build(t, t->session ? t->session : g, item, err);
     if (r < 0)
         return r;
     for (size_t i = 0; i < t->tape.n_params; i++)
@@ -93,6 +123,10 @@ int trainer_new(const struct graph *g, const struct shape *item, const struct tr
         return r;
     *ret = TAKE(t);
     return 0;
+}
+
+const char *trainer_why_float(const struct trainer *t) {
+    return t->why_float.text[0] ? t->why_float.text : NULL;
 }
 
 size_t trainer_bytes(const struct trainer *t) {
@@ -218,7 +252,10 @@ static void run_lane(void *ctx, unsigned lane) {
     if (*next == 0) {
         const struct tape_value *v = &c->t->tape.value[c->t->tape.input];
 
-        train_from_plain(&v->t.shape, c->t->plain[lane], at(c->t, lane, v->span.at), false);
+        if (v->t.dtype == DT_BF16)
+            train_from_plain_bf16(&v->t.shape, c->t->plain[lane], at(c->t, lane, v->span.at));
+        else
+            train_from_plain(&v->t.shape, c->t->plain[lane], at(c->t, lane, v->span.at), false);
     }
     while (*next < c->last) {
         const struct tape_item *item = &c->t->tape.program[*next];
@@ -288,11 +325,24 @@ double trainer_gradients(
     return sum / (double)t->options.batch;
 }
 
+static bool are_finite_bf16(const uint16_t *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(bf16_read(x[i])))
+            return false;
+    return true;
+}
+
 static bool are_finite(const float *x, int64_t n) {
     for (int64_t i = 0; i < n; i++)
         if (!isfinite(x[i]))
             return false;
     return true;
+}
+
+static bool is_finite(const struct tape_value *v, const void *data) {
+    if (v->t.dtype == DT_BF16)
+        return are_finite_bf16(data, train_count(&v->t.shape));
+    return v->t.dtype != DT_F32 || are_finite(data, train_count(&v->t.shape));
 }
 
 /* What an item has just written in any lane that is not finite. */
@@ -303,11 +353,10 @@ static const char *blame(const struct trainer *t, const struct tape_item *item) 
     for (unsigned lane = 0; lane < t->options.lanes; lane++) {
         bind(t, s, lane, &b);
         for (int k = 0; item->pass == TAPE_FORWARD && k < s->n_out; k++)
-            if (b.out[k] && t->tape.value[s->out[k]].t.dtype == DT_F32 &&
-                !are_finite(b.out[k], train_count(&t->tape.value[s->out[k]].t.shape)))
+            if (b.out[k] && !is_finite(&t->tape.value[s->out[k]], b.out[k]))
                 return t->tape.graph->values[s->out[k]].name;
         for (int k = 0; item->pass == TAPE_BACKWARD && k < s->n_in; k++)
-            if (b.d_in[k] && !are_finite(b.d_in[k], train_count(&t->tape.value[s->in[k]].t.shape)))
+            if (b.d_in[k] && !is_finite(&t->tape.value[s->in[k]], b.d_in[k]))
                 return t->tape.graph->values[s->in[k]].name;
     }
     return NULL;

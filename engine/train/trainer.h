@@ -26,6 +26,8 @@ struct trainer_options {
     unsigned lanes;        /* 0: 4 */
     bool uses_batch_stats; /* batch norm normalises by the minibatch and learns its running statistics */
     float momentum;        /* share of the running statistics that is kept; 0: 0.9 */
+    bool bf16; /* values between layers and their gradients are bfloat16 where that is possible; weights and
+                  all sums stay floats */
     const struct cpu *cpu; /* whose kernels; NULL: this one's */
     bool reference;        /* every node by its operator's own gradient: the oracle of the tests */
 
@@ -52,6 +54,9 @@ int trainer_new(const struct graph *g, const struct shape *item, const struct tr
     struct trainer **ret, struct error *err);
 struct trainer *trainer_free(struct trainer *t);
 DEFINE_CLEANUP(struct trainer *, trainer_free)
+
+/* Why values are floats although the options say bf16; NULL: they are bfloat16, or it was not asked. */
+const char *trainer_why_float(const struct trainer *t);
 
 /* Memory of all kinds, known before the first step. */
 size_t trainer_bytes(const struct trainer *t);

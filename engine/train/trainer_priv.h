@@ -11,6 +11,7 @@ struct trainer {
     struct graph *session; /* owned; NULL: the tape's graph is the caller's */
     struct tape tape;
     uint64_t n_moves; /* steps made */
+    struct error why_float;
     int64_t lane_batch, item, outputs;
     size_t lane_size;                 /* of a lane's arena */
     char *arena[TRAINER_MAX_LANES];   /* values, gradients of values, scratch */

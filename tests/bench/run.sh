@@ -13,6 +13,7 @@
 #   int8_gain_NET              int8 beside its float parent in our own engine
 #   train_NET, train_all       steps of training beside PyTorch (Debian's python3-torch) at its best setting: channels
 #                              last, allocator tuned; batch 128, 2 threads; resnet20, lenet5, mobilenet_v2
+#   train_bf16_NET             values between layers in bfloat16 on both sides
 #   train_default_NET          beside PyTorch as it is without tuning
 #   kernel_ROW, kernel_all     kernels on one layer beside their peers, with their share of the machine's peak: the
 #                              rows are in kernel_bench.c
@@ -188,8 +189,10 @@ train() {
     [ -f "$work/nets/train_$2.onnx" ] || /usr/bin/python3 "$root/tests/bench/train_torch.py" export "$2" "$work/nets/train_$2.onnx"
     allocator="MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=268435456"
     [ "$3" = default ] && allocator=
+    ours=
+    [ "$3" = bf16 ] && ours="4 bf16"
     take_turns "$1" \
-        -- "$build/tests/bench/train_bench" "$work/nets/train_$2.onnx" 128 2 \
+        -- "$build/tests/bench/train_bench" "$work/nets/train_$2.onnx" 128 2 $ours \
         -- env $allocator OMP_NUM_THREADS=2 /usr/bin/python3 "$root/tests/bench/train_torch.py" "$3" "$2" 128 2
 }
 
@@ -240,6 +243,7 @@ run_one() {
     train_default_resnet20 | train_default_lenet5 | train_default_mobilenet_v2)
         train "$1" "${1#train_default_}" default
         ;;
+    train_bf16_resnet20 | train_bf16_mobilenet_v2) train "$1" "${1#train_bf16_}" bf16 ;;
     train_resnet20 | train_lenet5 | train_mobilenet_v2) train "$1" "${1#train_}" tuned ;;
     load_first_answer) loads | mean "$1" ;;
     load_float_* | load_int8_*)
@@ -258,7 +262,7 @@ run_one() {
     esac
 }
 
-all="float_all int8_all kernel_all train_all train_default_resnet20 load_first_answer compressed eight_forms int8_gain_resnet20 int8_gain_resnet18 int8_gain_mobilenet_v2 lenet_requests json_parse added_time start_ready big_upload eight_resident"
+all="float_all int8_all kernel_all train_all train_bf16_resnet20 train_default_resnet20 load_first_answer compressed eight_forms int8_gain_resnet20 int8_gain_resnet18 int8_gain_mobilenet_v2 lenet_requests json_parse added_time start_ready big_upload eight_resident"
 if [ "${1:-all}" = all ]; then
     for name in $all; do run_one "$name"; done
 else

@@ -1,6 +1,6 @@
 /* One side of the training benchmark: trains a network on demand and says how long a step took.
  *
- *   train_bench FILE BATCH THREADS [LANES]
+ *   train_bench FILE BATCH THREADS [LANES [bf16]]
  *
  * A step is what train_torch.py's is: forward, cross entropy, backward and SGD with momentum and weight decay
  * on a minibatch that lies ready. Speaks the protocol of float_latency.c: "ready", then for every line "N"
@@ -65,8 +65,7 @@ static void fill(float *x, int64_t n, uint32_t *state) {
 }
 
 static int bench_open(
-    struct bench *b, const char *path, int64_t batch, unsigned threads, unsigned lanes, struct error *err) {
-    struct trainer_options o = {.batch = batch, .lanes = lanes, .uses_batch_stats = true};
+    struct bench *b, const char *path, const struct trainer_options *o, unsigned threads, struct error *err) {
     struct optim_param p = optim_defaults();
     int r = read_graph(path, &b->graph, err);
     uint32_t state = 1;
@@ -77,7 +76,7 @@ static int bench_open(
         return r;
     item = b->graph->values[b->graph->inputs[0]].shape;
     item.dim[0] = 1;
-    r = trainer_new(b->graph, &item, &o, &b->trainer, err);
+    r = trainer_new(b->graph, &item, o, &b->trainer, err);
     if (r == 0)
         r = pool_new(threads, &b->pool, err);
     p.weight_decay = 1e-4f;
@@ -86,11 +85,11 @@ static int bench_open(
     if (r < 0)
         return r;
     n = trainer_n_outputs(b->trainer);
-    b->targets = calloc((size_t)(batch * n), sizeof(*b->targets));
+    b->targets = calloc((size_t)(o->batch * n), sizeof(*b->targets));
     b->us = calloc(MAX_RUNS, sizeof(*b->us));
     if (!b->targets || !b->us || !shape_count(&item, &n))
         return error_oom(err);
-    for (int64_t i = 0; i < batch; i++) {
+    for (int64_t i = 0; i < o->batch; i++) {
         fill(trainer_input(b->trainer, i), n, &state);
         b->targets[i * trainer_n_outputs(b->trainer) + (i * 7) % trainer_n_outputs(b->trainer)] = 1;
     }
@@ -155,17 +154,21 @@ static int bench_steps(struct bench *b, struct error *err) {
 }
 
 int main(int argc, char **argv) {
+    struct trainer_options o = {.uses_batch_stats = true, .bf16 = argc > 5 && strcmp(argv[5], "bf16") == 0};
     struct bench b = {0};
     struct error err = {0};
     char line[32];
     int r;
 
-    if (argc < 4 || argc > 5) {
-        fprintf(stderr, "usage: train_bench FILE BATCH THREADS [LANES]\n");
+    if (argc < 4 || argc > 6) {
+        fprintf(stderr, "usage: train_bench FILE BATCH THREADS [LANES [bf16]]\n");
         return 2;
     }
-    r = bench_open(
-        &b, argv[1], atoll(argv[2]), (unsigned)atoi(argv[3]), argc > 4 ? (unsigned)atoi(argv[4]) : 0, &err);
+    o.batch = atoll(argv[2]);
+    o.lanes = argc > 4 ? (unsigned)atoi(argv[4]) : 0;
+    r = bench_open(&b, argv[1], &o, (unsigned)atoi(argv[3]), &err);
+    if (r == 0 && trainer_why_float(b.trainer))
+        fprintf(stderr, "train_bench: in floats: %s\n", trainer_why_float(b.trainer));
     for (int i = 0; r == 0 && i < 3; i++)
         bench_step(&b);
     if (r == 0 && getenv("BENCH_STEPS"))

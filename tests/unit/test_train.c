@@ -72,12 +72,14 @@ struct rig {
 };
 
 static const struct cpu *rig_cpu; /* NULL: this one */
+static bool rig_bf16;
 
 static void rig_start(struct rig *r, const char *net, bool uses_batch_stats, bool reference) {
     struct trainer_options o = {.batch = BATCH,
         .lanes = 4,
         .uses_batch_stats = uses_batch_stats,
         .cpu = rig_cpu,
+        .bf16 = rig_bf16,
         .reference = reference};
     struct error err = {0};
 
@@ -252,6 +254,82 @@ static unsigned fickle(void *ctx) {
     return 1 + atomic_fetch_add(n_asked, 1) * 2654435761u % 3;
 }
 
+/* bfloat16 keeps 8 bits, so a gradient is as near as a rounding of each value on the way lets it be: seen as
+ * vectors, the parameters' gradients point the same way. */
+static void compare_directions(struct rig *half, struct rig *whole, const char *net) {
+    struct loss loss = cross_entropy();
+    double difference = 0, all = 0, l[2];
+
+    l[0] = trainer_gradients(half->trainer, NULL, &loss, half->targets);
+    l[1] = trainer_gradients(whole->trainer, NULL, &loss, whole->targets);
+    if (!(fabs(l[0] - l[1]) < 0.01 * l[1]))
+        fail_msg("%s: a loss of %g, not %g", net, l[0], l[1]);
+    for (size_t p = 0; p < trainer_n_params(half->trainer); p++) {
+        const struct train_param *param = trainer_param(half->trainer, p);
+        float *got = calloc((size_t)param->n, 2 * sizeof(float)), *want = got + param->n;
+
+        assert_non_null(got);
+        trainer_gradient(half->trainer, p, got);
+        trainer_gradient(whole->trainer, p, want);
+        for (int64_t i = 0; i < param->n; i++) {
+            difference += pow((double)got[i] - (double)want[i], 2);
+            all += pow((double)want[i], 2);
+        }
+        free(got);
+    }
+    if (!(sqrt(difference / all) < 0.05))
+        fail_msg("%s: gradients differ by %g of their length", net, sqrt(difference / all));
+}
+
+/* Through floats, and by products of bfloat16. */
+static void test_bfloat16_comes_near(void **state) {
+    struct error err = {0};
+    struct cpu cpu;
+
+    (void)state;
+    assert_int_equal(cpu_detect(NULL, &cpu, &err), 0);
+    if (!cpu.avx512_bf16)
+        skip();
+    for (size_t i = 0; i < 2 * N_TAILS; i++) {
+        struct rig half, whole;
+
+        rig_start(&whole, tails[i / 2][0], true, false);
+        cpu.bf16_products = i % 2;
+        rig_cpu = &cpu;
+        rig_bf16 = true;
+        rig_start(&half, tails[i / 2][0], true, false);
+        rig_cpu = NULL;
+        rig_bf16 = false;
+        assert_null(trainer_why_float(half.trainer));
+        compare_directions(&half, &whole, tails[i / 2][0]);
+        rig_done(&half);
+        rig_done(&whole);
+    }
+}
+
+static void test_where_bfloat16_cannot_be_it_says_so(void **state) {
+    struct error err = {0};
+    struct cpu cpu;
+    struct rig r;
+
+    (void)state;
+    rig_bf16 = true;
+    assert_int_equal(cpu_detect("avx512_bf16", &cpu, &err), 0);
+    rig_cpu = &cpu;
+    rig_start(&r, tails[0][0], true, false);
+    assert_non_null(strstr(trainer_why_float(r.trainer), "processor"));
+    rig_done(&r);
+    cpu.avx512_bf16 = true;
+    rig_start(&r, nets[3], true, false); /* has no pictures */
+    assert_non_null(strstr(trainer_why_float(r.trainer), "no value"));
+    rig_done(&r);
+    rig_cpu = NULL;
+    rig_bf16 = false;
+    rig_start(&r, nets[3], true, false);
+    assert_null(trainer_why_float(r.trainer));
+    rig_done(&r);
+}
+
 /* Ten steps; the weights afterwards, one after the other. */
 static float *learn_on(
     struct pool *pool, const char *net, const char *kind, int64_t *ret_n, double *ret_loss) {
@@ -329,6 +407,22 @@ static void test_threads_that_come_and_go_do_not_change_a_byte(void **state) {
     }
     assert_true(atomic_load(&n_asked) > 1000);
     pool_free(pool);
+}
+
+static void test_threads_do_not_change_a_byte_of_bfloat16(void **state) {
+    int64_t n = 0, m = 0;
+    double loss[2];
+    float *one, *three;
+
+    (void)state;
+    rig_bf16 = true;
+    one = learn(tails[1][0], 1, "sgd", &n, loss);
+    three = learn(tails[1][0], 3, "sgd", &m, loss);
+    rig_bf16 = false;
+    assert_int_equal(n, m);
+    assert_memory_equal(one, three, (size_t)n * sizeof(float));
+    free(one);
+    free(three);
 }
 
 static void test_the_loss_falls(void **state) {
@@ -572,7 +666,10 @@ int main(void) {
         cmocka_unit_test(test_gradients_agree_with_the_operators),
         cmocka_unit_test(test_what_is_done_with_a_batch_norm_is_what_it_is_alone),
         cmocka_unit_test(test_other_processors_compute_the_same),
+        cmocka_unit_test(test_bfloat16_comes_near),
+        cmocka_unit_test(test_where_bfloat16_cannot_be_it_says_so),
         cmocka_unit_test(test_threads_do_not_change_a_byte),
+        cmocka_unit_test(test_threads_do_not_change_a_byte_of_bfloat16),
         cmocka_unit_test(test_threads_that_come_and_go_do_not_change_a_byte),
         cmocka_unit_test(test_the_loss_falls),
         cmocka_unit_test(test_running_statistics_are_kept),
