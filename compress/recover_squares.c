@@ -45,24 +45,37 @@ static void squares_done(struct squares *s) {
     free(s->want);
 }
 
+static const struct tensor *init_of(const struct squares *s, int input) {
+    return s->node->n_in > input && s->node->in[input] >= 0 ? s->g->values[s->node->in[input]].init : NULL;
+}
+
+static bool is_plain_gemm(const struct node *n) {
+    return !strcmp(n->op_type, "Gemm") && !node_attr_int(n, "transA", 0) &&
+           node_attr_float(n, "alpha", 1) == 1.0f && node_attr_float(n, "beta", 1) == 1.0f;
+}
+
+static bool is_plain_conv(const struct node *n) {
+    return !strcmp(n->op_type, "Conv") && node_attr_int(n, "group", 1) == 1;
+}
+
+static bool is_float(const struct tensor *t) {
+    int64_t count;
+
+    return t && t->dtype == DT_F32 && shape_count(&t->shape, &count) && count > 0;
+}
+
 /* Dense float weights, one group, few enough inputs. */
 static bool can_solve(struct squares *s) {
-    const struct node *n = s->node;
-    const struct tensor *w = n->n_in > 1 && n->in[1] >= 0 ? s->g->values[n->in[1]].init : NULL;
-    const struct tensor *b = n->n_in > 2 && n->in[2] >= 0 ? s->g->values[n->in[2]].init : NULL;
-    int64_t count;
-    bool is_conv = !strcmp(n->op_type, "Conv"), is_gemm = !strcmp(n->op_type, "Gemm");
+    const struct tensor *w = init_of(s, 1), *b = init_of(s, 2);
+    int64_t count = 0;
 
-    if (!w || w->dtype != DT_F32 || (!is_conv && !is_gemm) || node_attr_int(n, "group", 1) != 1 ||
-        !shape_count(&w->shape, &count) || count < 1)
+    if (!is_float(w) || !(is_plain_conv(s->node) || is_plain_gemm(s->node)))
         return false;
-    if (is_gemm && (node_attr_int(n, "transA", 0) || node_attr_float(n, "alpha", 1) != 1.0f ||
-                       node_attr_float(n, "beta", 1) != 1.0f))
+    if (s->node->n_in > 2 && s->node->in[2] >= 0 && !is_float(b))
         return false;
-    if (n->n_in > 2 && n->in[2] >= 0 && (!b || b->dtype != DT_F32))
-        return false;
+    shape_count(&w->shape, &count);
     s->weight = w;
-    s->is_turned = is_gemm && !node_attr_int(n, "transB", 0);
+    s->is_turned = !strcmp(s->node->op_type, "Gemm") && !node_attr_int(s->node, "transB", 0);
     s->channels = w->shape.dim[s->is_turned ? 1 : 0];
     s->inputs = count / s->channels;
     s->has_bias = b && b->shape.rank == 1 && b->shape.dim[0] == s->channels;
