@@ -361,6 +361,7 @@ static int make_trainer(struct learner *l, const struct graph *g, struct error *
     for (l->parts = 1; l->o->batch % l->parts == 0; l->parts *= 2) {
         struct trainer_options t = {.batch = l->o->batch / l->parts,
             .lanes = lanes_of(g, l->o->batch / l->parts),
+            .bf16 = l->o->bf16,
             .uses_batch_stats = strcmp(learn_batch_norms[l->o->batch_norm], "none") != 0};
         int r;
 
@@ -497,6 +498,15 @@ int learn_plan(struct graph *g, const struct learn_run *run, const struct learn_
     return r;
 }
 
+static int report_bf16(const struct learner *l, struct error *err) {
+    const char *why = trainer_why_float(l->trainer);
+
+    if (json_object_set_new(l->state.report, "bf16", json_boolean(!why)) < 0 ||
+        (why && json_object_set_new(l->state.report, "why_float", json_string(why)) < 0))
+        return error_oom(err);
+    return 0;
+}
+
 int learn(struct graph *g, const struct learn_run *run, const struct learn_options *o, json_t *report,
     struct error *err) {
     _cleanup_(learner_done) struct learner l = {.o = o, .run = run, .p = run->progress};
@@ -511,6 +521,8 @@ int learn(struct graph *g, const struct learn_run *run, const struct learn_optio
         return error_oom(err);
     fixed = set_batch(g, -1);
     r = start(&l, g, err);
+    if (r == 0 && o->bf16)
+        r = report_bf16(&l, err);
     if (r == 0)
         r = run_epochs(&l, g, err);
     set_batch(g, fixed);

@@ -17,7 +17,7 @@ struct learn_options {
     int loss, optimizer, schedule, batch_norm; /* indices of the choices below */
     int epochs, batch;
     double lr, warmup, momentum, weight_decay, label_smoothing, clip, ema;
-    bool nesterov;
+    bool nesterov, bf16;
     struct augment_options augment;
 };
 
@@ -53,7 +53,8 @@ struct learn_run {
 };
 
 /* Trains `g` (constants folded, weights float) in place. `report` gets "epochs", one object each, and
- * "first_losses", of the first 20 steps (whether two trainings are the same one shows there first). Errors:
+ * "first_losses", of the first 20 steps (whether two trainings are the same one shows there first), and with
+ * bf16 "bf16", whether it was, and "why_float", why not. Errors:
  * no_train_split, bad_dataset, classes_do_not_match, not_a_classifier, unsupported_operator (of a node
  * without gradient), method_not_applicable (the loss is no number, also with half the learning rate),
  * memory_budget, disk_budget, cancelled: `g` is as it was. */

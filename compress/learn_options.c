@@ -124,6 +124,16 @@ static const struct param rows[] = {
         .source = "Polyak and Juditsky 1992; Tan and Le 2019",
     },
     {
+        .name = "bf16",
+        .type = PARAM_BOOL,
+        .at = offsetof(struct learn_options, bf16),
+        .dflt = "false",
+        .doc =
+            "values between layers are bfloat16, which takes half the memory; weights and sums stay floats. "
+            "Where the processor or the network cannot, all are floats and the report says why",
+        .source = "Kalamkar et al. 2019, A study of BFLOAT16 for deep learning training",
+    },
+    {
         .name = "batch_norm",
         .type = PARAM_ENUM,
         .at = offsetof(struct learn_options, batch_norm),

@@ -255,11 +255,46 @@ static void test_layers_that_are_not_chosen_stay_as_they_are(void **state) {
     graph_free(was);
 }
 
+/* Whatever this processor can: the report says what was done, and that is what is learnt well. */
+static void test_bfloat16_learns_or_says_why_not(void **state) {
+    static const char *const nets[] = {
+        "Conv x=1x1x4x4 w=8x1x3x3 pads=1,1,1,1; BatchNormalization $ s=8 b=8 m=8 p=8; Relu $; "
+        "Conv $ w2=8x8x4x4; BatchNormalization $ s2=8 b2=8 m2=8 p2=8; Relu $; GlobalAveragePool $; Flatten $; "
+        "Gemm $ w3=8x3 b3=3",
+        LINEAR,
+    };
+    _cleanup_(pack_freep) struct pack *p = make_pack(true);
+    struct feed_source source = {.pack = p};
+    const struct learn_run run = {.source = &source};
+    struct learn_options o = options();
+    struct error err = {0};
+
+    (void)state;
+    o.bf16 = true;
+    o.epochs = 12;
+    o.lr = 0.05;
+    for (int i = 0; i < 2; i++) {
+        struct graph *g = net(nets[i]);
+        json_t *report;
+        bool is_bf16;
+
+        if (train(g, &run, &o, &report, &err) < 0)
+            fail_msg("%s", err.text);
+        is_bf16 = json_is_true(json_object_get(report, "bf16"));
+        assert_true(is_bf16 != json_is_string(json_object_get(report, "why_float")));
+        assert_true(i == 0 || !is_bf16); /* no pictures between layers */
+        assert_true(last(report, "train_accuracy") > 0.9);
+        json_decref(report);
+        graph_free(g);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_loss_that_is_no_number_is_tried_once_more_with_half_the_rate),
         cmocka_unit_test(test_a_loss_that_stays_no_number_names_step_and_tensor),
         cmocka_unit_test(test_little_memory_cuts_the_minibatch_and_too_little_is_told),
+        cmocka_unit_test(test_bfloat16_learns_or_says_why_not),
         cmocka_unit_test(test_layers_that_are_not_chosen_stay_as_they_are),
         cmocka_unit_test(test_pictures_without_labels_are_learned_from_a_teacher),
     };
