@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include "base/cleanup.h"
+#include "compress/model_props.h"
 #include "compress/summary_json.h"
 #include "engine/onnx.h"
 #include "engine/summary.h"
@@ -11,6 +12,7 @@ int check_model(const char *path, json_t **ret, struct error *err) {
     _cleanup_(summary_freep) struct summary *s = NULL;
     _cleanup_(graph_freep) struct graph *g = NULL;
     _cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    json_auto_t *labels = NULL, *preprocess = NULL;
     int r;
 
     if (fd < 0)
@@ -21,5 +23,12 @@ int check_model(const char *path, json_t **ret, struct error *err) {
     if (r < 0)
         return r;
     *ret = summary_json(s);
-    return *ret ? 0 : error_oom(err);
+    if (!*ret)
+        return error_oom(err);
+    model_props_read(g, &labels, &preprocess);
+    if (labels)
+        json_object_set(*ret, "labels", labels);
+    if (preprocess)
+        json_object_set(*ret, "preprocess", preprocess);
+    return 0;
 }

@@ -21,6 +21,7 @@ static const struct job_kind *const kinds[] = {
     &job_evaluate,
     &job_methods,
     &job_plan,
+    &job_train,
 };
 
 static const struct job_kind *kind_of(const json_t *job) {

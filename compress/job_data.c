@@ -12,7 +12,7 @@
 #define MAX_VARIANTS    64
 #define LATENCY_SECONDS 1.0
 
-static int open_pack(const char *path, struct pack **ret, struct error *err) {
+int job_pack_open(const char *path, struct pack **ret, struct error *err) {
     _cleanup_(closep) int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
 
     if (!path)
@@ -56,7 +56,7 @@ static int run_dataset(const json_t *job, struct job_io *io, json_t **ret, struc
     if (r == 0)
         r = job_string(job, "output", &output, err);
     if (r == 0 && old)
-        r = open_pack(old, &old_pack, err);
+        r = job_pack_open(old, &old_pack, err);
     if (r < 0)
         return r;
     o.old = old_pack;
@@ -123,7 +123,7 @@ struct picture_cache_place job_cache(const json_t *job) {
 int job_samples_open(const json_t *job, const struct graph *g, uint64_t most, struct samples *ret,
     bool *ret_is_test, struct error *err) {
     struct feed_source source = {.cache = job_cache(job)};
-    int r = open_pack(json_string_value(json_object_get(job, "pack")), &source.pack, err);
+    int r = job_pack_open(json_string_value(json_object_get(job, "pack")), &source.pack, err);
 
     if (r < 0)
         return r;
@@ -202,7 +202,7 @@ static int run_evaluate(const json_t *job, struct job_io *io, json_t **ret, stru
     _cleanup_(pack_freep) struct pack *pack = NULL;
     _cleanup_(feed_done) struct feed feed = {0};
     const struct graph *g;
-    int r = e ? open_pack(json_string_value(json_object_get(job, "pack")), &pack, err) : error_oom(err);
+    int r = e ? job_pack_open(json_string_value(json_object_get(job, "pack")), &pack, err) : error_oom(err);
 
     if (r == 0)
         r = open_variants(job, e, err);

@@ -9,6 +9,7 @@
 #include "compress/compress_job.h"
 #include "compress/halves.h"
 #include "compress/recipe.h"
+#include "compress/train_spec.h"
 #include "engine/onnx.h"
 
 int job_string(const json_t *job, const char *key, const char **ret, struct error *err) {
@@ -36,10 +37,18 @@ static int run_check(const json_t *job, struct job_io *io, json_t **ret, struct 
 
 const struct job_kind job_check = {.name = "check", .run = run_check};
 
+json_t *methods_json(void) {
+    json_t *methods = recipe_methods();
+
+    json_object_set_new(methods, "networks", zoo_list());
+    json_object_set_new(methods, "train", train_spec_schema());
+    return json_pack("{s:o, s:o}", "methods", methods, "recipes", recipe_list());
+}
+
 static int run_methods(const json_t *job, struct job_io *io, json_t **ret, struct error *err) {
     (void)job;
     (void)io;
-    *ret = json_pack("{s:o, s:o}", "methods", recipe_methods(), "recipes", recipe_list());
+    *ret = methods_json();
     return *ret ? 0 : error_oom(err);
 }
 
@@ -65,9 +74,12 @@ static int plan_file(const char *input, const json_t *steps, bool has_data, json
 static int run_plan(const json_t *job, struct job_io *io, json_t **ret, struct error *err) {
     const char *input;
     json_t *steps = NULL;
-    int r = job_string(job, "input", &input, err);
+    int r;
 
     (void)io;
+    if (json_object_get(job, "train"))
+        return job_train_plan(job, ret, err);
+    r = job_string(job, "input", &input, err);
     if (r == 0)
         r = job_steps(job, &steps, err);
     if (r == 0)

@@ -13,7 +13,8 @@ struct job_kind {
     int (*run)(const json_t *job, struct job_io *io, json_t **ret, struct error *err);
 };
 
-extern const struct job_kind job_check, job_compress, job_dataset, job_evaluate, job_methods, job_plan;
+extern const struct job_kind job_check, job_compress, job_dataset, job_evaluate, job_methods, job_plan,
+    job_train;
 
 /* A string member that must be there. */
 int job_string(const json_t *job, const char *key, const char **ret, struct error *err);
@@ -23,6 +24,16 @@ int job_steps(const json_t *job, json_t **ret, struct error *err);
 
 /* Where a job that is told of a `cache` keeps decoded pictures. Its strings are the job's. */
 struct picture_cache_place job_cache(const json_t *job);
+
+/* {"methods", "recipes"} as the API shows them: beside the methods' items the zoo's `networks`, and as
+ * `train` the JSON Schema of a training. New reference. */
+json_t *methods_json(void);
+
+/* The file of a pack; data_required for a path of NULL. */
+int job_pack_open(const char *path, struct pack **ret, struct error *err);
+
+/* The dry run of a job with a member `train` (train_spec.h). */
+int job_train_plan(const json_t *job, json_t **ret, struct error *err);
 
 /* Calibration samples for a network: the split `train`, or without one `test` (*ret_is_test). `source`
  * becomes theirs, with its pack and JSON references, also on failure; samples_done. */

@@ -6,6 +6,7 @@
  *   samples.h probe.h observer.h      looking at activations
  *   quantize*.c encode*.c …           one family of files a method
  *   dataset*.c feed.c evaluate.c      data sets, accuracy
+ *   learn.h zoo.h train_job.h         the loop that learns; networks to begin with; the two as a job
  *   worker.c cmd_*.c sandbox.c        the program bonsai-worker, and what it does to itself first
  *
  * Uses engine/, image/, config/, base/; knows nothing of HTTP or the daemon. Start at recipe_run.

@@ -47,7 +47,7 @@ static int make_network(
         .seed = (uint64_t)t->spec.seed};
     struct preprocess p;
     int64_t dim[4];
-    int r = train_pictures_look(job->pack, t->spec.network.size, progress, &p, err);
+    int r = train_pictures_look(job->pack, t->spec.network.size, job->output != NULL, progress, &p, err);
 
     if (r < 0)
         return r;
@@ -134,7 +134,7 @@ int train_job_plan(const struct train_job *job, json_t **ret, struct error *err)
         r = summary_new(t.graph, &s, err);
     if (r < 0)
         return r;
-    *ret = json_pack("{s:s?, s:o, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:O?, s:O?}", "network",
+    *ret = json_pack("{s:s?, s:o, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:O?}", "network",
         t.spec.net ? t.spec.net->name : NULL, "input", input_json(t.graph), "classes",
         (int)pack_n_classes(job->pack), "parameters", (json_int_t)s->parameters, "macs", (json_int_t)s->macs,
         "bytes", (json_int_t)s->bytes, "pictures", (json_int_t)plan.pictures, "steps", (json_int_t)plan.steps,

@@ -15,7 +15,7 @@ struct train_job {
     const char *input;           /* the ONNX file that a spec with `from` means */
     json_t *preprocess, *labels; /* of `input`; NULL or null: as its metadata says */
     const char *dataset;         /* its name, for the evaluation; NULL: none */
-    const char *output;          /* path; not for planning */
+    const char *output;          /* path; NULL for planning */
     const char *checkpoint;      /* folder, made if it is not there; NULL: none */
     int checkpoint_seconds;      /* at least so often; 0: after every step */
     uint64_t memory_bytes;       /* most that training may take; 0: any */
@@ -23,7 +23,7 @@ struct train_job {
 };
 
 /* The dry run. *ret (new reference): {"network", "input", "classes", "parameters", "macs", "bytes",
- * "pictures", "memory_bytes", "options", "preprocess", "labels"}. Errors: those of train_spec_read, zoo_new
+ * "pictures", "memory_bytes", "options", "labels"}. Errors: those of train_spec_read, zoo_new
  * and train_pictures_look; unsupported_operator of a node without gradient; bad_dataset. */
 int train_job_plan(const struct train_job *job, json_t **ret, struct error *err);
 

@@ -102,7 +102,7 @@ static int measure(struct feed *f, const struct progress *progress, struct prepr
     return r;
 }
 
-int train_pictures_look(const struct pack *pack, int size, const struct progress *progress,
+int train_pictures_look(const struct pack *pack, int size, bool measures, const struct progress *progress,
     struct preprocess *ret, struct error *err) {
     struct preprocess p = {.mode = RESIZE_BILINEAR, .scale = 1.0 / 255, .std = {1, 1, 1}};
     _cleanup_(feed_done) struct feed feed = {0};
@@ -115,6 +115,10 @@ int train_pictures_look(const struct pack *pack, int size, const struct progress
         return r;
     p.color = sizes.is_gray ? PREPROCESS_GRAY : PREPROCESS_RGB;
     choose(&sizes, size, &p);
+    if (!measures) {
+        *ret = p;
+        return 0;
+    }
     preprocess_shape(&p, input.shape.dim);
     j = preprocess_to_json(&p);
     if (!j)

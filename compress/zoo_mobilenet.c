@@ -41,7 +41,8 @@ const struct zoo_net zoo_mobilenet_v1 = {
     .min_depth = 0.2,
     .max_depth = 4,
     .min_side = 8,
-    .defaults = "{\"epochs\": 30, \"lr\": 0.1, \"weight_decay\": 4e-5}",
+    .defaults =
+        "{\"epochs\": 30, \"lr\": 0.1, \"weight_decay\": 4e-5, \"augment\": {\"crop_padding\": 4, \"flip\": true}}",
     .build = build_v1,
 };
 
@@ -91,6 +92,7 @@ const struct zoo_net zoo_mobilenet_v2 = {
     .min_depth = 0.3,
     .max_depth = 4,
     .min_side = 8,
-    .defaults = "{\"epochs\": 30, \"lr\": 0.1, \"weight_decay\": 4e-5}",
+    .defaults =
+        "{\"epochs\": 30, \"lr\": 0.1, \"weight_decay\": 4e-5, \"augment\": {\"crop_padding\": 4, \"flip\": true}}",
     .build = build_v2,
 };

@@ -46,7 +46,8 @@ static struct zoo_map build56(struct zoo_maker *m, struct zoo_map x) {
 }
 
 static const char source[] = "He et al. 2016, Deep residual learning for image recognition";
-static const char defaults[] = "{\"epochs\": 30, \"lr\": 0.1}";
+static const char defaults[] =
+    "{\"epochs\": 30, \"lr\": 0.1, \"augment\": {\"crop_padding\": 4, \"flip\": true}}";
 
 const struct zoo_net zoo_resnet20 = {
     .name = "resnet20",

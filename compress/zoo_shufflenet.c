@@ -75,6 +75,7 @@ const struct zoo_net zoo_shufflenet_v2 = {
     .min_depth = 0.25,
     .max_depth = 4,
     .min_side = 8,
-    .defaults = "{\"epochs\": 30, \"lr\": 0.1, \"weight_decay\": 4e-5}",
+    .defaults =
+        "{\"epochs\": 30, \"lr\": 0.1, \"weight_decay\": 4e-5, \"augment\": {\"crop_padding\": 4, \"flip\": true}}",
     .build = build,
 };

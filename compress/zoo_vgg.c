@@ -24,6 +24,6 @@ const struct zoo_net zoo_vgg8 = {
     .min_depth = 0.5,
     .max_depth = 4,
     .min_side = 8,
-    .defaults = "{\"epochs\": 30, \"lr\": 0.1}",
+    .defaults = "{\"epochs\": 30, \"lr\": 0.1, \"augment\": {\"crop_padding\": 4, \"flip\": true}}",
     .build = build,
 };

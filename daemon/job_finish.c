@@ -25,8 +25,7 @@ static json_t *variant_doc(const json_t *job, const json_t *parent, int number, 
         json_object_get(job, "id"));
 }
 
-/* Checks the file like an upload and keeps it. */
-static int keep_file(struct jobs *j, const char *path, char digest[static DIGEST_MAX], uint64_t *ret_bytes,
+int job_keep_file(struct jobs *j, const char *path, char digest[static DIGEST_MAX], uint64_t *ret_bytes,
     json_t **ret_summary, struct error *err) {
     int r = jobs_check_model(j, path, ret_summary, err);
 
@@ -197,7 +196,7 @@ int job_finish_compress(struct jobs *j, json_t *job, const char *path, json_t *d
     json_t *summary = NULL, *parent = NULL, *variant = NULL, *evaluated = NULL, *found;
     char digest[DIGEST_MAX] = "";
     uint64_t bytes = 0;
-    int r = keep_file(j, path, digest, &bytes, &summary, err);
+    int r = job_keep_file(j, path, digest, &bytes, &summary, err);
 
     if (r == 0)
         r = models_variant(j->store, json_string_value(json_object_get(job, "model")),

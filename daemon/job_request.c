@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "daemon/job_train.h"
 #include "daemon/models.h"
 #include "daemon/verdict.h"
 
@@ -32,7 +33,7 @@ static int check_keys(const json_t *j, const char *path, const char *const *know
     return 0;
 }
 
-static int read_string(
+int job_request_string(
     const json_t *body, const char *key, const char *dflt, const char **ret, struct error *err) {
     const json_t *v = json_object_get(body, key);
 
@@ -53,19 +54,23 @@ static int check_number(
         err, -EINVAL, "%s%s%s is not a number from %g to %g", path, *path ? "." : "", key, min, max);
 }
 
-static int check_options(const json_t *body, struct error *err) {
-    const json_t *limits = json_object_get(body, "limits"), *require = json_object_get(body, "require");
-    const json_t *evaluate = json_object_get(body, "evaluate");
-    int r = 0;
+int job_request_limits(const json_t *body, struct error *err) {
+    const json_t *limits = json_object_get(body, "limits");
+    int r = limits && !json_is_null(limits) ? check_keys(limits, "limits", limit_keys, err) : 0;
 
-    if (limits && !json_is_null(limits))
-        r = check_keys(limits, "limits", limit_keys, err);
-    if (r == 0 && require && !json_is_null(require))
-        r = check_keys(require, "require", require_keys, err);
     if (r == 0)
         r = check_number(limits, "limits", "seconds", 1, 1e7, err);
     if (r == 0)
         r = check_number(limits, "limits", "memory_bytes", 1e6, 1e13, err);
+    return r < 0 ? r : check_number(body, "", "priority", -1000, 1000, err);
+}
+
+static int check_options(const json_t *body, struct error *err) {
+    const json_t *require = json_object_get(body, "require"), *evaluate = json_object_get(body, "evaluate");
+    int r = job_request_limits(body, err);
+
+    if (r == 0 && require && !json_is_null(require))
+        r = check_keys(require, "require", require_keys, err);
     if (r == 0)
         r = check_number(require, "require", "max_accuracy_drop", 0, 1, err);
     if (r == 0)
@@ -73,18 +78,16 @@ static int check_options(const json_t *body, struct error *err) {
     if (r == 0)
         r = check_number(require, "require", "max_bytes", 0, 1e13, err);
     if (r == 0)
-        r = check_number(body, "", "priority", -1000, 1000, err);
-    if (r == 0)
         r = check_number(body, "", "seed", 0, 9e15, err);
     if (r == 0 && evaluate && !json_is_boolean(evaluate))
         r = error_set(err, -EINVAL, "evaluate is not true or false");
     return r;
 }
 
-static int check_dataset(struct store *s, const json_t *body, bool is_needed, struct error *err) {
+int job_request_dataset(struct store *s, const json_t *body, bool is_needed, struct error *err) {
     const char *name;
     json_t *doc;
-    int r = read_string(body, "dataset", is_needed ? NULL : "", &name, err);
+    int r = job_request_string(body, "dataset", is_needed ? NULL : "", &name, err);
 
     if (r < 0 || !*name)
         return r;
@@ -134,7 +137,7 @@ static json_t *steps_of(const json_t *body, struct error *err) {
     return NULL;
 }
 
-static json_t *job_doc(
+json_t *job_request_doc(
     const json_t *body, const char *kind, const char *model, json_t *variant, json_t *steps) {
     char now[TIME_TEXT_MAX];
 
@@ -154,11 +157,11 @@ static int check_compress(struct store *s, const json_t *body, json_t **ret, str
     if (r == 0)
         r = check_options(body, err);
     if (r == 0)
-        r = read_string(body, "model", NULL, &model, err);
+        r = job_request_string(body, "model", NULL, &model, err);
     if (r == 0)
-        r = read_string(body, "from", "original", &from, err);
+        r = job_request_string(body, "from", "original", &from, err);
     if (r == 0)
-        r = read_string(body, "variant", NULL, &variant, err);
+        r = job_request_string(body, "variant", NULL, &variant, err);
     if (r == 0)
         r = name_check_variant(variant, err);
     if (r < 0 || !(steps = steps_of(body, err)))
@@ -166,14 +169,14 @@ static int check_compress(struct store *s, const json_t *body, json_t **ret, str
     r = models_variant(s, model, from, &parent, err);
     json_decref(parent);
     if (r == 0)
-        r = check_dataset(s, body, false, err);
+        r = job_request_dataset(s, body, false, err);
     if (r == 0)
         r = check_variant_free(s, model, variant, NULL, err);
     if (r < 0) {
         json_decref(steps);
         return r;
     }
-    *ret = job_doc(body, "compress", model, json_string(variant), steps);
+    *ret = job_request_doc(body, "compress", model, json_string(variant), steps);
     return *ret ? 0 : error_oom(err);
 }
 
@@ -184,11 +187,11 @@ static int check_evaluate(struct store *s, const json_t *body, json_t **ret, str
     int r = check_keys(body, "", evaluate_keys, err);
 
     if (r == 0)
-        r = read_string(body, "model", NULL, &model, err);
+        r = job_request_string(body, "model", NULL, &model, err);
     if (r == 0)
-        r = read_string(body, "split", "test", &split, err);
+        r = job_request_string(body, "split", "test", &split, err);
     if (r == 0)
-        r = check_dataset(s, body, true, err);
+        r = job_request_dataset(s, body, true, err);
     if (r == 0 && variants && !json_is_array(variants) && !json_is_null(variants))
         r = error_set(err, -EINVAL, "variants is not a list of names");
     if (r < 0)
@@ -212,7 +215,7 @@ static int check_evaluate(struct store *s, const json_t *body, json_t **ret, str
         if (r < 0)
             return r;
     }
-    *ret = job_doc(body, "evaluate", model, json_null(), json_array());
+    *ret = job_request_doc(body, "evaluate", model, json_null(), json_array());
     return *ret ? 0 : error_oom(err);
 }
 
@@ -225,8 +228,12 @@ static const struct {
     {"compress", check_compress},
     {"evaluate", check_evaluate},
     {"sensitivity", NULL},
-    {"train", NULL},
+    {"train", job_train_check},
 };
+
+bool job_is_training(const json_t *doc) {
+    return !strcmp(json_string_value(json_object_get(doc, "kind")), "train");
+}
 
 int job_request_check(struct store *s, const json_t *body, json_t **ret, struct error *err) {
     const char *kind = json_string_value(json_object_get(body, "kind"));
@@ -246,18 +253,21 @@ int job_request_check_again(struct store *s, const json_t *doc, struct error *er
     const char *variant = json_string_value(json_object_get(doc, "variant"));
     const char *from = json_string_value(json_object_get(json_object_get(doc, "request"), "from"));
     json_t *v = NULL;
-    int r = models_variant(s, model, from ? from : "original", &v, err);
+    int r;
 
+    if (job_is_training(doc))
+        return job_train_check_again(s, doc, err);
+    r = models_variant(s, model, from ? from : "original", &v, err);
     json_decref(v);
     if (r == 0)
-        r = check_dataset(s, json_object_get(doc, "request"), false, err);
+        r = job_request_dataset(s, json_object_get(doc, "request"), false, err);
     if (r == 0 && variant)
         r = check_variant_free(s, model, variant, json_string_value(json_object_get(doc, "id")), err);
     return r;
 }
 
 /* Path of the data set's pack, or null. */
-static int pack_path(struct store *s, const char *dataset, json_t **ret, struct error *err) {
+int job_request_pack(struct store *s, const char *dataset, json_t **ret, struct error *err) {
     json_t *doc = dataset && *dataset ? store_get(s, STORE_DATASET, dataset) : NULL;
     const char *digest = json_string_value(json_object_get(doc, "pack"));
     char path[4096];
@@ -285,10 +295,13 @@ int job_request_for_worker(struct store *s, const json_t *doc, const char *kind,
     const char *from = json_string_value(json_object_get(body, "from"));
     json_t *parent = NULL, *pack = NULL, *model = NULL, *request;
     char path[4096];
-    int r = models_variant(s, name, from ? from : "original", &parent, err);
+    int r;
 
+    if (job_is_training(doc))
+        return job_train_request(s, doc, kind, output, ret, err);
+    r = models_variant(s, name, from ? from : "original", &parent, err);
     if (r == 0)
-        r = pack_path(s, json_string_value(json_object_get(body, "dataset")), &pack, err);
+        r = job_request_pack(s, json_string_value(json_object_get(body, "dataset")), &pack, err);
     if (r < 0) {
         json_decref(parent);
         return r;
@@ -312,7 +325,7 @@ int job_request_for_worker(struct store *s, const json_t *doc, const char *kind,
 int job_request_evaluate(struct store *s, const char *model, const json_t *variants, const char *dataset,
     const char *split, json_t **ret, struct error *err) {
     json_t *list = json_array(), *pack = NULL, *m = store_get(s, STORE_MODEL, model), *request;
-    int r = pack_path(s, dataset, &pack, err);
+    int r = job_request_pack(s, dataset, &pack, err);
 
     if (r < 0 || !m) {
         json_decref(list);

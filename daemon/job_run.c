@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "daemon/activity.h"
 #include "daemon/job_request.h"
+#include "daemon/job_train.h"
 #include "daemon/jobs_priv.h"
 #include "daemon/models.h"
 #include "daemon/spawn.h"
@@ -217,7 +218,9 @@ static double time_limit(const struct jobs *j, const json_t *doc) {
     return seconds > 0 ? clock_now_s() + seconds : 0;
 }
 
-static int run_compress(struct jobs *j, json_t *doc, struct follow *f, struct error *err) {
+/* Kinds whose worker writes a file that becomes something. */
+static int run_maker(struct jobs *j, json_t *doc, struct follow *f, struct error *err) {
+    const char *kind = json_string_value(json_object_get(doc, "kind"));
     json_t *request = NULL;
     char path[4096], checkpoint[4096];
     int r;
@@ -225,14 +228,15 @@ static int run_compress(struct jobs *j, json_t *doc, struct follow *f, struct er
     snprintf(path, sizeof(path), "%s/job-%s.onnx", store_tmp(j->store), f->id);
     r = store_checkpoint_open(j->store, f->id, checkpoint, sizeof(checkpoint), err);
     if (r == 0)
-        r = job_request_for_worker(j->store, doc, "compress", path, &request, err);
+        r = job_request_for_worker(j->store, doc, kind, path, &request, err);
     if (r == 0) {
         json_object_set_new(request, "checkpoint", json_string(checkpoint));
         follow(f, request);
     }
     json_decref(request);
     if (r == 0 && f->done)
-        r = job_finish_compress(j, doc, path, f->done, err);
+        r = job_is_training(doc) ? job_finish_train(j, doc, path, f->done, err)
+                                 : job_finish_compress(j, doc, path, f->done, err);
     if (r == 0 && f->done)
         store_checkpoint_drop(j->store, f->id);
     unlink(path);
@@ -296,7 +300,7 @@ void job_run(struct jobs *j, const char *id) {
     if (!strcmp(json_string_value(json_object_get(doc, "kind")), "evaluate"))
         r = run_evaluate(j, doc, &f, &err);
     else
-        r = run_compress(j, doc, &f, &err);
+        r = run_maker(j, doc, &f, &err);
     /* a finished result has set its final state in its own transaction */
     if (r < 0)
         end_without_result(j, doc, &err);

@@ -229,6 +229,7 @@ static int plan_with_worker(struct jobs *j, const json_t *doc, json_t **ret, str
     for (int tries = 0; tries < 3; tries++) {
         json_t *request = NULL;
         struct error why = {0};
+        const char *input;
         bool is_sure;
 
         r = job_request_for_worker(j->store, doc, "plan", NULL, &request, err);
@@ -236,8 +237,8 @@ static int plan_with_worker(struct jobs *j, const json_t *doc, json_t **ret, str
             return r;
         r = call_worker(j, request, j->options.check_limit_s, ret, &why);
         /* the same content may have come back meanwhile: its failure to open the file says nothing either */
-        is_sure = access(json_string_value(json_object_get(request, "input")), F_OK) == 0 &&
-                  !(why.code && !strcmp(why.code, "internal"));
+        input = json_string_value(json_object_get(request, "input")); /* a training from nothing has none */
+        is_sure = (!input || access(input, F_OK) == 0) && !(why.code && !strcmp(why.code, "internal"));
         json_decref(request);
         if (r < 0 && (is_sure || tries == 2))
             return error_copy(err, &why);
@@ -247,15 +248,15 @@ static int plan_with_worker(struct jobs *j, const json_t *doc, json_t **ret, str
     return r;
 }
 
-/* The request as a document, checked here and, for compression, by the worker's dry run (*ret_plan, may be
- * NULL). */
+/* The request as a document, checked here and, where something is made, by the worker's dry run (*ret_plan,
+ * may be NULL). */
 static int check(struct jobs *j, const json_t *body, json_t **ret, json_t **ret_plan, struct error *err) {
     json_t *doc = NULL, *plan = NULL;
     int r = job_request_check(j->store, body, &doc, err);
 
     if (r == 0)
         r = resolve_recipe(j, doc, err);
-    if (r == 0 && json_array_size(json_object_get(doc, "steps")) > 0)
+    if (r == 0 && (json_array_size(json_object_get(doc, "steps")) > 0 || job_is_training(doc)))
         r = plan_with_worker(j, doc, &plan, err);
     else if (r == 0 && !strcmp(json_string_value(json_object_get(doc, "kind")), "compress"))
         r = error_set(err, -EINVAL, "steps is empty");
@@ -430,14 +431,14 @@ int jobs_delete(struct jobs *j, const char *id, struct error *err) {
 }
 
 void jobs_cancel_model(struct jobs *j, const char *model) {
-    json_t *list = jobs_list(j, NULL, model), *doc, *ignored = NULL;
+    json_t *list = store_list(j->store, STORE_JOB, NULL), *doc, *ignored = NULL;
     size_t i;
 
     json_array_foreach(list, i, doc) {
         const char *id = json_string_value(json_object_get(doc, "id"));
         struct timespec pause = {0, 20000000};
 
-        if (job_is_final(doc) || jobs_cancel(j, id, &ignored, NULL) < 0)
+        if (job_is_final(doc) || !models_job_uses(doc, model) || jobs_cancel(j, id, &ignored, NULL) < 0)
             continue;
         json_decref(ignored);
         for (int k = 0; k < 600 && is_running(j, id); k++)

@@ -38,6 +38,9 @@ void job_run(struct jobs *j, const char *id);
 
 /* The worker's result becomes a variant; *ret: the job's `result`. Sets the job's final state. */
 int job_finish_compress(struct jobs *j, json_t *job, const char *path, json_t *done, struct error *err);
+/* Checks a worker's file like an upload and keeps it. */
+int job_keep_file(struct jobs *j, const char *path, char digest[static DIGEST_MAX], uint64_t *ret_bytes,
+    json_t **ret_summary, struct error *err);
 int job_finish_evaluate(struct jobs *j, json_t *job, json_t *done, struct error *err);
 
 /* One more conversation with a worker as part of a running job: its progress and cancellation are the job's.

@@ -142,6 +142,19 @@ int models_resolve(struct store *s, const char *name, const char *version, json_
     return 0;
 }
 
+/* Does the job read from this model, or make it, or a variant of it? */
+bool models_job_uses(const json_t *job, const char *model) {
+    const char *of = json_string_value(json_object_get(job, "model"));
+    const char *kind = json_string_value(json_object_get(job, "kind"));
+    const char *from = json_string_value(json_object_get(json_object_get(job, "request"), "from"));
+    size_t n = strlen(model);
+
+    if (of && !strcmp(of, model))
+        return true;
+    /* elsewhere `from` is a variant of the same model */
+    return kind && !strcmp(kind, "train") && from && !strncmp(from, model, n) && (!from[n] || from[n] == '~');
+}
+
 static bool is_unfinished(const json_t *job) {
     const char *state = json_string_value(json_object_get(job, "state"));
 
@@ -154,9 +167,7 @@ json_t *models_users(struct store *s, const char *model, bool with_variants) {
     size_t i;
 
     json_array_foreach(jobs, i, doc) {
-        const char *of = json_string_value(json_object_get(doc, "model"));
-
-        if (of && !strcmp(of, model) && is_unfinished(doc))
+        if (models_job_uses(doc, model) && is_unfinished(doc))
             json_array_append_new(
                 users, json_pack("{s:s, s:O}", "kind", "job", "id", json_object_get(doc, "id")));
     }
@@ -169,9 +180,47 @@ json_t *models_users(struct store *s, const char *model, bool with_variants) {
     return users;
 }
 
+/* An unfinished training that will make the model. */
+static bool is_reserved(struct store *s, const char *model, const char *but_job) {
+    json_auto_t *jobs = store_list(s, STORE_JOB, NULL);
+
+    for (size_t i = 0; i < json_array_size(jobs); i++) {
+        const json_t *doc = json_array_get(jobs, i);
+        const char *of = json_string_value(json_object_get(doc, "model"));
+
+        if (!strcmp(json_string_value(json_object_get(doc, "kind")), "train") && of && !strcmp(of, model) &&
+            is_unfinished(doc) &&
+            !(but_job && !strcmp(but_job, json_string_value(json_object_get(doc, "id")))))
+            return true;
+    }
+    return false;
+}
+
+int models_check_free(struct store *s, const char *name, const char *but_job, struct error *err) {
+    json_auto_t *have = store_get(s, STORE_MODEL, name);
+
+    if (!have && !is_reserved(s, name, but_job))
+        return 0;
+    return error_code(
+        err, -EEXIST, "name_taken", "there is a model '%.64s', or a job that will make it", name);
+}
+
+/* What a file's metadata says of its use belongs to the model (api.md 2), not to the summary. */
+static json_t *summary_alone(const json_t *summary) {
+    json_t *copy = json_deep_copy(summary);
+
+    json_object_del(copy, "labels");
+    json_object_del(copy, "preprocess");
+    return copy;
+}
+
+static json_t *or_null(json_t *j) {
+    return j ? json_incref(j) : json_null();
+}
+
 static json_t *original_doc(const char *model, const char *digest, uint64_t bytes, const json_t *summary) {
     char now[TIME_TEXT_MAX];
-    json_t *copy = json_deep_copy(summary);
+    json_t *copy = summary_alone(summary);
 
     time_text(now);
     return json_pack(
@@ -186,9 +235,17 @@ static json_t *model_doc(const char *name, const char *digest, uint64_t bytes, c
     char now[TIME_TEXT_MAX];
 
     time_text(now);
-    return json_pack("{s:s, s:s, s:s, s:n, s:n, s:n, s:{}, s:b, s:o, s:i, s:I}", "name", name, "digest",
-        digest, "created", now, "description", "labels", "preprocess", "limits", "pinned", 0, "summary",
-        json_deep_copy(summary), "next_number", 2, "bytes", (json_int_t)bytes);
+    return json_pack("{s:s, s:s, s:s, s:n, s:o, s:o, s:{}, s:b, s:o, s:i, s:I}", "name", name, "digest",
+        digest, "created", now, "description", "labels", or_null(json_object_get(summary, "labels")),
+        "preprocess", or_null(json_object_get(summary, "preprocess")), "limits", "pinned", 0, "summary",
+        summary_alone(summary), "next_number", 2, "bytes", (json_int_t)bytes);
+}
+
+int models_documents(const char *name, const char *digest, uint64_t bytes, const json_t *summary,
+    json_t **ret_model, json_t **ret_original, struct error *err) {
+    *ret_model = model_doc(name, digest, bytes, summary);
+    *ret_original = original_doc(name, digest, bytes, summary);
+    return *ret_model && *ret_original ? 0 : error_oom(err);
 }
 
 static int put_model(struct store *s, json_t *model, json_t *original, struct error *err) {
@@ -206,7 +263,7 @@ static int put_model(struct store *s, json_t *model, json_t *original, struct er
 
 int models_create(struct store *s, const char *name, const char *digest, uint64_t bytes, json_t *summary,
     bool *ret_is_new, struct error *err) {
-    json_t *have, *model, *original;
+    json_t *have, *model = NULL, *original = NULL;
     int r = name_check_model(name, err);
 
     if (r < 0)
@@ -223,9 +280,11 @@ int models_create(struct store *s, const char *name, const char *digest, uint64_
                     : error_set(err, -EEXIST,
                           "there is a model '%s' with other content; ?replace=true replaces it", name);
     }
-    model = model_doc(name, digest, bytes, summary);
-    original = original_doc(name, digest, bytes, summary);
-    r = put_model(s, model, original, err);
+    r = models_check_free(s, name, NULL, err);
+    if (r == 0)
+        r = models_documents(name, digest, bytes, summary, &model, &original, err);
+    if (r == 0)
+        r = put_model(s, model, original, err);
     store_unlock(s);
     json_decref(model);
     json_decref(original);
@@ -345,7 +404,8 @@ static void carry_over(const json_t *old, json_t *model) {
                 json_equal(json_object_get(a, "outputs"), json_object_get(b, "outputs"));
 
     for (size_t i = 0; same && i < sizeof(kept) / sizeof(kept[0]); i++)
-        json_object_set(model, kept[i], json_object_get(old, kept[i]));
+        if (!json_is_null(json_object_get(old, kept[i])))
+            json_object_set(model, kept[i], json_object_get(old, kept[i]));
     json_object_set(model, "description", json_object_get(old, "description"));
     json_object_set(model, "next_number", json_object_get(old, "next_number"));
 }

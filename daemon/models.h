@@ -38,8 +38,19 @@ json_t *models_variants(struct store *s, const char *model);
  * [{"kind","id"}]. New array, maybe empty. */
 json_t *models_users(struct store *s, const char *model, bool with_variants);
 
+/* Does the job read from this model, or make it, or a variant of it? */
+bool models_job_uses(const json_t *job, const char *model);
+
+/* Neither a model nor an unfinished training but `but_job` (NULL: none) has the name; else name_taken. */
+int models_check_free(struct store *s, const char *name, const char *but_job, struct error *err);
+
+/* The two documents of a new model from a checked file; its metadata's labels and preprocess are the model's.
+ */
+int models_documents(const char *name, const char *digest, uint64_t bytes, const json_t *summary,
+    json_t **ret_model, json_t **ret_original, struct error *err);
+
 /* A new model from a checked file whose blob is kept. 201: *ret_is_new; the same content: false. Errors:
- * exists. */
+ * exists, name_taken. */
 int models_create(struct store *s, const char *name, const char *digest, uint64_t bytes, json_t *summary,
     bool *ret_is_new, struct error *err);
 int models_replace(struct store *s, const char *name, const char *digest, uint64_t bytes, json_t *summary,
