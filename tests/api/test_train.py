@@ -232,8 +232,8 @@ class Kill(unittest.TestCase):
             self.assertEqual(job["attempts"], 3)
             self.assertEqual(job["result"]["digest"], whole["result"]["digest"])
             self.assertEqual(daemon.get("/api/v1/models/cut").json()["digest"], whole["result"]["digest"])
-            self.assertEqual(os.listdir(os.path.join(daemon.state, "checkpoints")), [])
-            self.assertEqual(os.listdir(os.path.join(daemon.state, "tmp")), [])
+            for folder in ("checkpoints", "tmp"):  # emptied once the end is written
+                daemon.wait(lambda f=folder: not os.listdir(os.path.join(daemon.state, f)), 10, f"{folder} is empty")
 
 
 if __name__ == "__main__":
