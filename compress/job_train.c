@@ -37,6 +37,7 @@ static int run_train(const json_t *job, struct job_io *io, json_t **ret, struct 
 
     if (r == 0)
         r = job_string(job, "output", &t.output, err);
+    t.cache = job_cache(job); /* not for the dry run, which reads no pictures */
     if (r == 0)
         r = train_job_run(&t, io, ret, err);
     pack_free(t.pack);

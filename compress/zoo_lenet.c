@@ -27,7 +27,7 @@ const struct zoo_net zoo_lenet300 = {
     .min_depth = 1,
     .max_depth = 1,
     .min_side = 4,
-    .defaults = "{\"epochs\": 30, \"lr\": 0.05, \"batch\": 128}",
+    .defaults = "{\"epochs\": 30, \"lr\": 0.05}",
     .build = build_lenet300,
 };
 
@@ -52,6 +52,6 @@ const struct zoo_net zoo_lenet5 = {
     .min_depth = 1,
     .max_depth = 1,
     .min_side = 16,
-    .defaults = "{\"epochs\": 20, \"lr\": 0.02, \"batch\": 64}",
+    .defaults = "{\"epochs\": 15, \"lr\": 0.05, \"augment\": {\"crop_padding\": 2, \"flip\": false}}",
     .build = build_lenet5,
 };
