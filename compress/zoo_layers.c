@@ -8,24 +8,17 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "compress/chance.h"
 
 static const struct zoo_map nothing = {.value = -1};
 
 /* ---- numbers ---- */
 
-/* splitmix64 (Steele et al. 2014) */
-static uint64_t mix(uint64_t x) {
-    x += 0x9e3779b97f4a7c15u;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
-
 static uint64_t key_of(uint64_t seed, const char *name) {
-    uint64_t key = mix(seed);
+    uint64_t key = chance_mix(seed);
 
     for (; *name; name++)
-        key = mix(key ^ (unsigned char)*name);
+        key = chance_mix(key ^ (unsigned char)*name);
     return key;
 }
 
@@ -34,7 +27,7 @@ static void fill_uniform(uint64_t seed, const char *name, double bound, int64_t 
     uint64_t key = key_of(seed, name);
 
     for (int64_t i = 0; i < n; i++)
-        ret[i] = (float)((((double)(mix(key + (uint64_t)i) >> 40) + 0.5) / 8388608.0 - 1) * bound);
+        ret[i] = (float)((((double)(chance_mix(key + (uint64_t)i) >> 40) + 0.5) / 8388608.0 - 1) * bound);
 }
 
 int64_t zoo_width(const struct zoo_maker *m, int64_t n, int64_t unit) {

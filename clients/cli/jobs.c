@@ -106,6 +106,73 @@ static int run_compress(struct cli *c, const struct cli_args *a, struct error *e
     return submit(c, body, a->option[DRY_RUN] != NULL, a->option[WATCH] != NULL, err);
 }
 
+enum { NETWORK, TRAIN_FROM, TRAIN_DATASET, OPTIONS, MINUTES, TRAIN_SEED, TRAIN_DRY_RUN, TRAIN_WATCH };
+static const struct cli_option train_options[] = {
+    {"--network", "NAME",
+        "made from nothing: one that the server lists, or JSON with zoo, width, depth, size"},
+    {"--from", "MODEL", "goes on from this model, or model~variant, in place of --network"},
+    {"--dataset", "NAME", "the pictures; its split 'test' judges the result"},
+    {"--options", "JSON", "epochs, lr, augment and others, or a file with them"},
+    {"--minutes", "M", "how long it may take, whatever the epochs"},
+    {"--seed", "N", "start of the random numbers (0)"},
+    {"--dry-run", NULL, "show what would be trained"},
+    {"--watch", NULL, "follow the job to its end"},
+};
+
+/* A name, or the whole object. */
+static int set_network(json_t *body, const char *text, struct error *err) {
+    json_t *network = NULL;
+    int r = 0;
+
+    if (text && *text == '{')
+        r = body_json(text, &network, err);
+    else if (text)
+        network = json_pack("{s:s}", "zoo", text);
+    if (network)
+        json_object_set_new(body, "network", network);
+    return r;
+}
+
+static int set_minutes(json_t *body, const char *text, struct error *err) {
+    char *end;
+    double v;
+
+    if (!text)
+        return 0;
+    v = strtod(text, &end);
+    if (*end || end == text || !(v > 0))
+        return error_set(err, -EINVAL, "--minutes: '%s' is not a number above 0", text);
+    json_object_set_new(body, "minutes", json_real(v));
+    return 0;
+}
+
+static int run_train(struct cli *c, const struct cli_args *a, struct error *err) {
+    _cleanup_(json_decrefp) json_t *body = NULL;
+    int r = 0;
+
+    if (!a->option[NETWORK] == !a->option[TRAIN_FROM])
+        return error_set(err, -EINVAL, "one of --network and --from is needed");
+    if (!a->option[TRAIN_DATASET])
+        return error_set(err, -EINVAL, "--dataset NAME is needed");
+    if (a->option[OPTIONS])
+        r = body_json(a->option[OPTIONS], &body, err);
+    if (r == 0 && body && !json_is_object(body))
+        r = error_set(err, -EINVAL, "--options is not a JSON object");
+    if (r < 0)
+        return r;
+    body = body ? body : json_object();
+    set_string(body, "kind", "train");
+    set_string(body, "model", a->arg[0]);
+    set_string(body, "dataset", a->option[TRAIN_DATASET]);
+    set_string(body, "from", a->option[TRAIN_FROM]);
+    r = set_network(body, a->option[NETWORK], err);
+    if (r == 0)
+        r = set_minutes(body, a->option[MINUTES], err);
+    if (r == 0)
+        r = set_integer(body, "seed", a->option[TRAIN_SEED], err);
+    return r < 0 ? r : submit(c, body, a->option[TRAIN_DRY_RUN] != NULL, a->option[TRAIN_WATCH] != NULL, err);
+}
+
 enum { EVALUATE_DATASET, EVALUATE_SPLIT, EVALUATE_VARIANTS, EVALUATE_WATCH };
 static const struct cli_option evaluate_options[] = {
     {"--dataset", "NAME", "labelled data"},
@@ -148,6 +215,8 @@ const struct cli_command jobs_commands[] = {
         sizeof(compress_options) / sizeof(compress_options[0]), run_compress},
     {"evaluate", "MODEL", "starts a job that measures variants on labelled data", 1, 1, evaluate_options,
         sizeof(evaluate_options) / sizeof(evaluate_options[0]), run_evaluate},
+    {"train", "MODEL", "starts a job that makes a model from pictures", 1, 1, train_options,
+        sizeof(train_options) / sizeof(train_options[0]), run_train},
     {"jobs", "", "lists the jobs", 0, 0, NULL, 0, run_jobs},
     {"watch", "JOB", "follows a job to its end", 1, 1, NULL, 0, run_watch},
     {"cancel", "JOB", "ends a job", 1, 1, NULL, 0, run_cancel},

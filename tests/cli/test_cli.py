@@ -117,7 +117,11 @@ class CliTest(unittest.TestCase):
         for args in (["frobnicate"], ["variants"], ["models", "x"], ["compress", "m", "--as", "v"],
                      ["compress", "m", "--steps", "[]"], ["compress", "m", "--steps"], ["jobs", "--frob"],
                      ["compress", "m", "--steps", "[{]", "--as", "v"], ["evaluate", "m"],
-                     ["compress", "m", "--recipe", "r", "--as", "v", "--seed", "x"], ["upload", "m", "/nowhere/x"], []):
+                     ["compress", "m", "--recipe", "r", "--as", "v", "--seed", "x"], ["upload", "m", "/nowhere/x"],
+                     ["train", "m"], ["train", "m", "--network", "lenet5"], ["train", "m", "--dataset", "d"],
+                     ["train", "m", "--network", "n", "--from", "f", "--dataset", "d"],
+                     ["train", "m", "--network", "n", "--dataset", "d", "--minutes", "0"],
+                     ["train", "m", "--network", "n", "--dataset", "d", "--options", "[1]"], []):
             self.bonsai(*args, status=2)
             self.assertNotEqual(self.err, "")
         self.bonsai("models", status=2, BONSAI_URL="ftp://x")
@@ -126,7 +130,7 @@ class CliTest(unittest.TestCase):
     def test_help_needs_no_server(self):
         self.assertIn("exit status", self.bonsai("--help", BONSAI_URL="unix:/nowhere"))
         for command in ("models", "upload", "datasets", "compress", "jobs", "watch", "variants", "compare", "infer",
-                        "evaluate"):
+                        "evaluate", "train"):
             self.assertIn(f"usage: bonsai {command}", self.bonsai(command, "--help"))
 
     def test_upload_streams_the_file_then_describes_it(self):
@@ -156,6 +160,19 @@ class CliTest(unittest.TestCase):
         self.assertEqual(json.loads(self.server.seen[0][3]),
                          {"kind": "compress", "model": "m", "variant": "s", "dataset": "d", "seed": 5,
                           "steps": [{"method": "quantize"}]})
+
+    def test_train_sends_the_job_of_the_contract(self):
+        self.server.replies["POST /api/v1/jobs"] = (202, {"id": JOB, "state": "queued"})
+        out = self.bonsai("train", "m", "--network", "lenet5", "--dataset", "d", "--options", '{"epochs": 3}',
+                          "--minutes", "1.5", "--seed", "5")
+        self.assertEqual(out, JOB + "\n")
+        self.bonsai("train", "m", "--network", '{"zoo": "resnet20", "width": 2}', "--dataset", "d", "--dry-run")
+        self.bonsai("train", "m", "--from", "n~v", "--dataset", "d")
+        common = {"kind": "train", "model": "m", "dataset": "d"}
+        self.assertEqual([json.loads(s[3]) for s in self.server.seen],
+                         [{**common, "network": {"zoo": "lenet5"}, "epochs": 3, "minutes": 1.5, "seed": 5},
+                          {**common, "network": {"zoo": "resnet20", "width": 2}}, {**common, "from": "n~v"}])
+        self.assertEqual(self.server.seen[1][1], "/api/v1/jobs?dry_run=true")
 
     def test_evaluate_names_the_variants(self):
         self.server.replies["POST /api/v1/jobs"] = (202, {"id": JOB, "state": "queued"})

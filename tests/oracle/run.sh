@@ -56,6 +56,7 @@ writeNpy('$work/noise.npy', 'float32', [64, 1, 28, 28], x);
 writeNpy('$work/noise1.npy', 'float32', [1, 1, 28, 28], x.subarray(0, 784));"
         check mnist-8 "$root/tests/data/models/mnist-8.onnx" Input3 "$work/noise1.npy" "" "$work/noise1.npy"
         sh "$here/forms.sh" "$worker" "$work/forms" "$work/noise1.npy" || failed=1
+        sh "$here/zoo.sh" "$worker" "$work/zoo" || failed=1
         sh "$here/halves.sh" "$worker" "$work/halves" || failed=1
         ;;
     lenet5_fashion)
