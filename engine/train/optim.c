@@ -9,13 +9,16 @@
 /* Sutskever 2013 in the form of PyTorch: m = momentum m + g, w -= lr (g + momentum m) or lr m. */
 static void sgd(const struct optim_param *p, float lr, float decay, int64_t step, int64_t n, float *w,
     const float *g, float *const *m) {
-    float first = step == 1 ? 0 : p->momentum;
+    float first = step == 1 ? 0 : p->momentum, momentum = p->momentum;
+    bool nesterov = p->nesterov;
+    float *restrict to = w, *restrict mean = m[0];
+    const float *restrict from = g;
 
     for (int64_t i = 0; i < n; i++) {
-        float d = g[i] + decay * w[i];
+        float d = from[i] + decay * to[i];
 
-        m[0][i] = first * m[0][i] + d;
-        w[i] -= lr * (p->nesterov ? d + p->momentum * m[0][i] : m[0][i]);
+        mean[i] = first * mean[i] + d;
+        to[i] -= lr * (nesterov ? d + momentum * mean[i] : mean[i]);
     }
 }
 

@@ -87,20 +87,34 @@ static void measure_chunk(void *ctx, unsigned chunk) {
     m->square[chunk] = square;
 }
 
-static void move_param(void *ctx, unsigned i) {
-    const struct move *m = ctx;
+/* n elements of parameter i, from `first` on. */
+static void move_part(const struct move *m, size_t i, int64_t first, int64_t n) {
     struct trainer *t = m->t;
     const struct train_param *p = &t->tape.param[i];
-    float *g = t->grad[0] + t->tape.param_at[i], *moment[4];
+    int64_t at = t->tape.param_at[i] + first;
+    float *g = t->grad[0] + at, *moment[4];
 
-    if (p->is_stat)
-        return;
-    for (int64_t k = 0; m->factor != 1 && k < p->n; k++)
+    for (int64_t k = 0; m->factor != 1 && k < n; k++)
         g[k] *= m->factor;
     for (unsigned k = 0; k < m->o->kind->n_moments; k++)
-        moment[k] = m->o->moment + (int64_t)k * m->o->n + t->tape.param_at[i];
-    m->o->kind->move(
-        &m->o->param, m->lr, p->decays ? m->o->param.weight_decay : 0, m->o->step, p->n, p->data, g, moment);
+        moment[k] = m->o->moment + (int64_t)k * m->o->n + at;
+    m->o->kind->move(&m->o->param, m->lr, p->decays ? m->o->param.weight_decay : 0, m->o->step, n,
+        p->data + first, g, moment);
+}
+
+/* The parts of parameters whose gradients lie in a chunk: one large parameter is work for all threads. */
+static void move_chunk(void *ctx, unsigned chunk) {
+    const struct move *m = ctx;
+    const struct tape *tape = &m->t->tape;
+    int64_t first = (int64_t)chunk * CHUNK, end = first + chunk_size(tape->n_grad, chunk);
+
+    for (size_t i = 0; i < tape->n_params; i++) {
+        int64_t at = tape->param_at[i], from = at > first ? at : first, to = at + tape->param[i].n;
+
+        to = to < end ? to : end;
+        if (!tape->param[i].is_stat && from < to)
+            move_part(m, i, from - at, to - from);
+    }
 }
 
 bool trainer_move(struct trainer *t, struct pool *pool, struct optim *o, float lr) {
@@ -120,7 +134,7 @@ bool trainer_move(struct trainer *t, struct pool *pool, struct optim *o, float l
     if (o->param.clip > 0 && sqrt(sum) > (double)o->param.clip)
         m.factor = (float)((double)o->param.clip / sqrt(sum));
     o->step++;
-    pool_run(pool, (unsigned)t->tape.n_params, move_param, &m);
+    pool_run(pool, chunks, move_chunk, &m);
     transforms_confine(&t->tape);
     t->n_moves++;
     return true;

@@ -425,6 +425,47 @@ static void test_threads_do_not_change_a_byte_of_bfloat16(void **state) {
     free(three);
 }
 
+/* Gradients are moved in pieces that know nothing of where a parameter begins. */
+static void test_a_step_moves_every_element(void **state) {
+    struct optim_param p = optim_defaults();
+    struct loss loss = cross_entropy();
+    struct error err = {0};
+    struct pool *pool = NULL;
+    float *moved[4];
+    struct optim o;
+    struct rig r;
+
+    (void)state;
+    rig_start(&r, "Gemm x=1x7 w=7x4999 b=4999; Tanh $; Gemm $ w2=4999x3 b2=3", false, false);
+    assert_int_equal(pool_new(2, &pool, &err), 0);
+    assert_int_equal(optim_init(&o, optim_find("sgd"), &p, trainer_n_gradients(r.trainer), &err), 0);
+    (void)trainer_gradients(r.trainer, pool, &loss, r.targets);
+    assert_int_equal(trainer_n_params(r.trainer), 4);
+    for (size_t i = 0; i < 4; i++) {
+        const struct train_param *param = trainer_param(r.trainer, i);
+        float *want = calloc((size_t)param->n, sizeof(float));
+
+        assert_non_null(want);
+        trainer_gradient(r.trainer, i, want);
+        for (int64_t k = 0; k < param->n; k++) /* the first of Nesterov's steps */
+            want[k] = param->data[k] - 0.5f * (want[k] + 0.9f * want[k]);
+        moved[i] = want;
+    }
+    assert_true(trainer_move(r.trainer, pool, &o, 0.5f));
+    for (size_t i = 0; i < 4; i++) {
+        const struct train_param *param = trainer_param(r.trainer, i);
+
+        for (int64_t k = 0; k < param->n; k++)
+            if (!(fabsf(param->data[k] - moved[i][k]) <= 1e-6f))
+                fail_msg("%s [%lld]: %g, not %g", param->name, (long long)k, (double)param->data[k],
+                    (double)moved[i][k]);
+        free(moved[i]);
+    }
+    optim_done(&o);
+    pool_free(pool);
+    rig_done(&r);
+}
+
 static void test_the_loss_falls(void **state) {
     (void)state;
     for (size_t i = 0; i < N_NETS; i++) {
@@ -671,6 +712,7 @@ int main(void) {
         cmocka_unit_test(test_threads_do_not_change_a_byte),
         cmocka_unit_test(test_threads_do_not_change_a_byte_of_bfloat16),
         cmocka_unit_test(test_threads_that_come_and_go_do_not_change_a_byte),
+        cmocka_unit_test(test_a_step_moves_every_element),
         cmocka_unit_test(test_the_loss_falls),
         cmocka_unit_test(test_running_statistics_are_kept),
         cmocka_unit_test(test_losses),
