@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "compress/batches.h"
 #include "compress/evaluate.h"
+#include "compress/learn_norms.h"
 #include "compress/learn_state.h"
 #include "compress/teacher.h"
 #include "engine/train/trainer.h"
@@ -128,7 +129,8 @@ static int64_t schedule_at(const struct learner *l, int64_t step) {
 
 static float rate_at(const struct learner *l, int64_t step) {
     return (float)l->place.rate * schedule_rate(schedule_find(learn_schedules[l->o->schedule]),
-                                      (float)l->o->lr, l->o->warmup, schedule_at(l, step), l->n_steps);
+                                      (float)learn_rate(l->o), l->o->warmup, schedule_at(l, step),
+                                      l->n_steps);
 }
 
 /* The loss is no number: which value was it first? */
@@ -138,7 +140,7 @@ static int not_finite(struct learner *l, struct error *err) {
     return error_code(err, -EDOM, "method_not_applicable",
         "the loss is not finite any more at step %lld, tensor '%.128s' first: a lower learning rate than %g, or "
         "clip, may help",
-        (long long)l->place.step + 1, name ? name : "of a gradient", l->o->lr * l->place.rate);
+        (long long)l->place.step + 1, name ? name : "of a gradient", learn_rate(l->o) * l->place.rate);
 }
 
 /* -EDOM: the loss is no number. */
@@ -362,7 +364,7 @@ static int make_trainer(struct learner *l, const struct graph *g, struct error *
         struct trainer_options t = {.batch = l->o->batch / l->parts,
             .lanes = lanes_of(g, l->o->batch / l->parts),
             .bf16 = l->o->bf16,
-            .uses_batch_stats = strcmp(learn_batch_norms[l->o->batch_norm], "none") != 0};
+            .uses_batch_stats = learn_uses_batch_stats(l->o)};
         int r;
 
         if (l->run->frozen) {
@@ -392,7 +394,7 @@ static int make_optimizer(struct learner *l, struct error *err) {
     p.momentum = (float)o->momentum;
     p.nesterov = o->nesterov;
     p.weight_decay = (float)o->weight_decay;
-    p.clip = (float)o->clip;
+    p.clip = (float)learn_clip(o);
     r = optim_init(&l->optim, l->optim.kind, &p, trainer_n_gradients(l->trainer), err);
     return r == 0 && o->ema > 0 ? average_init(&l->average, l->trainer, (float)o->ema, err) : r;
 }
@@ -482,15 +484,19 @@ static int64_t set_batch(struct graph *g, int64_t batch) {
 
 int learn_plan(struct graph *g, const struct learn_run *run, const struct learn_options *o,
     struct learn_plan *ret, struct error *err) {
+    _cleanup_(norm_insert_done) struct norm_insert norms = {0};
     _cleanup_(learner_done) struct learner l = {.o = o, .run = run, .p = run->progress};
     int64_t fixed;
     int r = check_input(g, err);
 
+    if (r == 0)
+        r = learn_insert_norms(g, run, o, /* measures= */ false, &norms, err);
     if (r < 0)
         return r;
     fixed = set_batch(g, -1);
     r = start(&l, g, err);
     set_batch(g, fixed);
+    norm_insert_undo(&norms, g);
     if (r == 0)
         *ret = (struct learn_plan){.pictures = batches_per_epoch(l.batches) * o->batch,
             .steps = l.n_steps,
@@ -509,16 +515,21 @@ static int report_bf16(const struct learner *l, struct error *err) {
 
 int learn(struct graph *g, const struct learn_run *run, const struct learn_options *o, json_t *report,
     struct error *err) {
+    _cleanup_(norm_insert_done) struct norm_insert norms = {0};
     _cleanup_(learner_done) struct learner l = {.o = o, .run = run, .p = run->progress};
     int64_t fixed;
     int r = check_input(g, err);
 
+    if (r == 0)
+        r = learn_insert_norms(g, run, o, /* measures= */ true, &norms, err);
     if (r < 0)
         return r;
     l.state.report = report;
     if (json_object_set_new(report, "epochs", json_array()) < 0 ||
         json_object_set_new(report, "first_losses", json_array()) < 0)
-        return error_oom(err);
+        return learn_fold_norms(&norms, g, error_oom(err), err);
+    if (norms.n)
+        json_object_set_new(report, "batch_norms_inserted", json_integer((json_int_t)norms.n));
     fixed = set_batch(g, -1);
     r = start(&l, g, err);
     if (r == 0 && o->bf16)
@@ -526,5 +537,5 @@ int learn(struct graph *g, const struct learn_run *run, const struct learn_optio
     if (r == 0)
         r = run_epochs(&l, g, err);
     set_batch(g, fixed);
-    return r;
+    return learn_fold_norms(&norms, g, r, err);
 }

@@ -16,14 +16,16 @@
 struct learn_options {
     int loss, optimizer, schedule, batch_norm; /* indices of the choices below */
     int epochs, batch;
-    double lr, warmup, momentum, weight_decay, label_smoothing, clip, ema;
+    double lr; /* 0: learn_rate() */
+    double warmup, momentum, weight_decay, label_smoothing, clip, ema;
     bool nesterov, bf16;
     struct augment_options augment;
 };
 
-/* The choices of the options, in order; NULL-terminated. `auto` of the loss is cross entropy; `auto` of batch
- * norm is `keep` (normalise by the minibatch and learn its statistics), which changes nothing where there is
- * none; `none` leaves statistics as they are. */
+/* The choices of the options, in order; NULL-terminated. `auto` of the loss is cross entropy. Batch norm:
+ * `keep` normalises by the minibatch and learns its statistics; `insert` puts one behind each convolution
+ * that has none and folds it at the end (norm_insert.h); `auto` is `insert` for networks of ten convolutions
+ * and more without any, else `keep`; `none` leaves statistics as they are, clips and learns more slowly. */
 extern const char *const learn_losses[], *const learn_optimizers[], *const learn_schedules[],
                                                                         *const learn_batch_norms[];
 
@@ -52,9 +54,9 @@ struct learn_run {
                        learnt by then depends on the machine */
 };
 
-/* Trains `g` (constants folded, weights float) in place. `report` gets "epochs", one object each, and
- * "first_losses", of the first 20 steps (whether two trainings are the same one shows there first), and with
- * bf16 "bf16", whether it was, and "why_float", why not. Errors:
+/* Trains `g` (constants folded, weights float) in place. `report` gets "epochs", one object each,
+ * "first_losses", of the first 20 steps (whether two trainings are the same one shows there first),
+ * "batch_norms_inserted", and with bf16 "bf16", whether it was, and "why_float", why not. Errors:
  * no_train_split, bad_dataset, classes_do_not_match, not_a_classifier, unsupported_operator (of a node
  * without gradient), method_not_applicable (the loss is no number, also with half the learning rate),
  * memory_budget, disk_budget, cancelled: `g` is as it was. */

@@ -3,7 +3,7 @@
 const char *const learn_losses[] = {"auto", "cross_entropy", "bce", "l2", NULL};
 const char *const learn_optimizers[] = {"sgd", "adam", "adamw", NULL};
 const char *const learn_schedules[] = {"cosine", "step", "onecycle", "constant", NULL};
-const char *const learn_batch_norms[] = {"auto", "keep", "none", NULL};
+const char *const learn_batch_norms[] = {"auto", "keep", "insert", "none", NULL};
 
 static const struct param rows[] = {
     {
@@ -36,10 +36,10 @@ static const struct param rows[] = {
         .name = "lr",
         .type = PARAM_REAL,
         .at = offsetof(struct learn_options, lr),
-        .min = 1e-8,
+        .min = 0,
         .max = 100,
-        .dflt = "0.01",
-        .doc = "largest learning rate",
+        .dflt = "0",
+        .doc = "largest learning rate; 0: 0.01, or 0.002 where batch_norm is none",
     },
     {
         .name = "schedule",
@@ -110,7 +110,7 @@ static const struct param rows[] = {
         .min = 0,
         .max = 1e6,
         .dflt = "0",
-        .doc = "largest norm of all gradients together; 0: none",
+        .doc = "largest norm of all gradients together; 0: none, or 1 where batch_norm is none",
         .source = "Pascanu et al. 2013, On the difficulty of training recurrent neural networks",
     },
     {
@@ -139,7 +139,10 @@ static const struct param rows[] = {
         .at = offsetof(struct learn_options, batch_norm),
         .choices = learn_batch_norms,
         .dflt = "auto",
-        .doc = "keep (auto): normalises by the minibatch and learns its statistics; none: leaves them",
+        .doc =
+            "keep: normalises by the minibatch and learns its statistics; insert: also puts one behind each "
+            "convolution that has none, which at first changes nothing, and folds it at the end; none: leaves "
+            "statistics as they are; auto: insert for networks of ten convolutions and more without any, else keep",
         .source = "Ioffe and Szegedy 2015",
     },
     {

@@ -124,6 +124,7 @@ static void take_numbers(struct learn_state *s, const json_t *state) {
         .seconds = json_number_value(json_object_get(state, "seconds")),
     };
     s->optim->step = json_integer_value(json_object_get(state, "moves"));
+    trainer_set_step_count(s->trainer, (uint64_t)s->optim->step);
     json_object_update(s->report, report);
     json_decref(report);
 }

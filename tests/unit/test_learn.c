@@ -1,5 +1,6 @@
 /* The loop that trains, on a little data: what it does when the loss is no number, when memory is short, and
  * with a teacher. (That it goes on from a checkpoint: tests/cli/test_resume.py.) */
+#include <errno.h>
 #include <math.h>
 #include <openssl/evp.h>
 #include <stdio.h>
@@ -108,7 +109,7 @@ static void test_a_loss_that_is_no_number_is_tried_once_more_with_half_the_rate(
         struct learn_options o = quadratic(lr);
         struct graph *g = net(LINEAR);
         struct error err = {0};
-        json_t *report;
+        json_t *report = NULL;
 
         if (train(g, &run, &o, &report, &err) == 0 && json_object_get(report, "halved_at_step")) {
             was_halved = true;
@@ -289,6 +290,107 @@ static void test_bfloat16_learns_or_says_why_not(void **state) {
     }
 }
 
+#define CONVOLUTIONS                                                                                         \
+    "Conv x=1x1x4x4 w=4x1x3x3 b=4 pads=1,1,1,1; Relu $; Conv $ w2=6x4x3x3 pads=1,1,1,1; Relu $; "            \
+    "Flatten $; Gemm $ w3=96x3 b3=3"
+
+/* Norms are there while the net learns and folded afterwards; the threads do not show. */
+static void test_inserted_norms_are_gone_in_the_end(void **state) {
+    _cleanup_(pack_freep) struct pack *p = make_pack(true);
+    struct feed_source source = {.pack = p};
+    struct learn_options o = options();
+    struct graph *g[2];
+
+    (void)state;
+    while (strcmp(learn_batch_norms[o.batch_norm], "insert") != 0)
+        o.batch_norm++;
+    for (int i = 0; i < 2; i++) {
+        struct progress progress = {.threads = i ? 3 : 1};
+        struct learn_run run = {.source = &source, .progress = &progress};
+        struct learn_plan plan;
+        struct error err = {0};
+        json_t *report = NULL;
+
+        g[i] = net(CONVOLUTIONS);
+        if (learn_plan(g[i], &run, &o, &plan, &err) < 0 || train(g[i], &run, &o, &report, &err) < 0)
+            fail_msg("%s", err.text);
+        assert_int_equal(json_integer_value(json_object_get(report, "batch_norms_inserted")), 2);
+        assert_true(last(report, "loss") <
+                    0.5 * json_number_value(json_array_get(json_object_get(report, "first_losses"), 0)));
+        assert_int_equal(g[i]->n_nodes, 6);
+        json_decref(report);
+    }
+    for (size_t n = 0; n < 6; n++)
+        for (int k = 1; k < g[0]->nodes[n].n_in; k++) {
+            const struct tensor *one = g[0]->values[g[0]->nodes[n].in[k]].init;
+            size_t size;
+
+            assert_true(shape_bytes(&one->shape, one->dtype, &size));
+            assert_memory_equal(one->data, g[1]->values[g[1]->nodes[n].in[k]].init->data, size);
+        }
+    graph_free(g[0]);
+    graph_free(g[1]);
+}
+
+static bool is_cancelled(void *ctx) {
+    int *left = ctx;
+
+    return --*left < 0;
+}
+
+/* In the middle of measuring, or of learning. */
+static void test_a_cancelled_training_leaves_no_norms_behind(void **state) {
+    _cleanup_(pack_freep) struct pack *p = make_pack(true);
+    struct feed_source source = {.pack = p};
+    struct learn_options o = options();
+
+    (void)state;
+    while (strcmp(learn_batch_norms[o.batch_norm], "insert") != 0)
+        o.batch_norm++;
+    for (int after = 1; after < 60; after += 29) {
+        int left = after;
+        struct progress progress = {.ctx = &left, .threads = 1, .is_cancelled = is_cancelled};
+        struct learn_run run = {.source = &source, .progress = &progress};
+        struct graph *g = net(CONVOLUTIONS);
+        const void *w = g->values[g->nodes[2].in[1]].init->data;
+        struct error err = {0};
+        json_t *report = NULL;
+
+        assert_int_equal(train(g, &run, &o, &report, &err), -ECANCELED);
+        assert_int_equal(g->n_nodes, 6);
+        assert_int_equal(g->nodes[2].n_in, 2);
+        assert_ptr_equal(g->values[g->nodes[2].in[1]].init->data, w);
+        json_decref(report);
+        graph_free(g);
+    }
+}
+
+static void test_without_norms_rate_and_clip_are_lower_unless_given(void **state) {
+    _cleanup_(pack_freep) struct pack *p = make_pack(true);
+    struct feed_source source = {.pack = p};
+    struct learn_run run = {.source = &source};
+    double first[2] = {0.01, 0.002};
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        struct learn_options o = options();
+        struct graph *g = net(CONVOLUTIONS);
+        struct error err = {0};
+        json_t *report = NULL;
+
+        while (i && strcmp(learn_batch_norms[o.batch_norm], "none") != 0)
+            o.batch_norm++;
+        o.schedule = 3; /* constant */
+        o.lr = i == 2 ? 0.03 : o.lr;
+        if (train(g, &run, &o, &report, &err) < 0)
+            fail_msg("%s", err.text);
+        assert_true(fabs(last(report, "learning_rate") - (i == 2 ? 0.03 : first[i])) < 1e-7);
+        assert_null(json_object_get(report, "batch_norms_inserted"));
+        json_decref(report);
+        graph_free(g);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_loss_that_is_no_number_is_tried_once_more_with_half_the_rate),
@@ -296,6 +398,9 @@ int main(void) {
         cmocka_unit_test(test_little_memory_cuts_the_minibatch_and_too_little_is_told),
         cmocka_unit_test(test_bfloat16_learns_or_says_why_not),
         cmocka_unit_test(test_layers_that_are_not_chosen_stay_as_they_are),
+        cmocka_unit_test(test_inserted_norms_are_gone_in_the_end),
+        cmocka_unit_test(test_a_cancelled_training_leaves_no_norms_behind),
+        cmocka_unit_test(test_without_norms_rate_and_clip_are_lower_unless_given),
         cmocka_unit_test(test_pictures_without_labels_are_learned_from_a_teacher),
     };
 
