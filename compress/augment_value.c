@@ -4,17 +4,16 @@
 
 #include "compress/augment.h"
 
-static uint8_t blend(int dull, int value, float factor) {
-    float v = (float)dull + factor * (float)(value - dull);
+/* `step`: factor times the difference from the dull value. */
+static uint8_t blend(int dull, float step) {
+    int v = (int)((float)dull + step);
 
-    return v <= 0 ? 0 : v >= 255 ? 255 : (uint8_t)v;
+    return v < 0 ? 0 : v > 255 ? 255 : (uint8_t)v;
 }
 
-static uint8_t luma(const uint8_t *rgb) {
-    uint8_t grey;
-
-    picture_luma(rgb, 1, &grey);
-    return grey;
+/* As picture_luma(), where it can be inlined. */
+static int luma(const uint8_t *rgb) {
+    return (rgb[0] * 19595 + rgb[1] * 38470 + rgb[2] * 7471 + 0x8000) >> 16;
 }
 
 /* Rounded to the nearest. */
@@ -23,7 +22,7 @@ static int mean_luma(const struct picture *p) {
     uint64_t sum = 0;
 
     for (size_t i = 0; i < n; i++)
-        sum += p->channels == 3 ? luma(p->pixels + 3 * i) : p->pixels[i];
+        sum += p->channels == 3 ? (uint64_t)luma(p->pixels + 3 * i) : p->pixels[i];
     return (int)((double)sum / (double)n + 0.5);
 }
 
@@ -33,19 +32,23 @@ static void map_values(struct picture *p, int dull, double factor) {
     uint8_t table[256];
 
     for (int v = 0; v < 256; v++)
-        table[v] = blend(dull, v, (float)factor);
+        table[v] = blend(dull, (float)factor * (float)(v - dull));
     for (size_t i = 0; i < n; i++)
         p->pixels[i] = table[p->pixels[i]];
 }
 
 static void saturate(struct picture *p, double factor) {
     size_t n = (size_t)p->width * (size_t)p->height;
+    float step[511];
 
+    for (int d = -255; d <= 255; d++)
+        step[d + 255] = (float)factor * (float)d;
     for (size_t i = 0; p->channels == 3 && i < n; i++) {
-        uint8_t *rgb = p->pixels + 3 * i, grey = luma(rgb);
+        uint8_t *rgb = p->pixels + 3 * i;
+        int grey = luma(rgb);
 
         for (int c = 0; c < 3; c++)
-            rgb[c] = blend(grey, rgb[c], (float)factor);
+            rgb[c] = blend(grey, step[rgb[c] - grey + 255]);
     }
 }
 
