@@ -56,6 +56,8 @@ struct batches {
 
     unsigned n_threads;
     pthread_t *threads;
+    unsigned (*allowed)(void *ctx);
+    void *allowed_ctx;
 };
 
 /* ---- what is learned from, in which order ---- */
@@ -211,16 +213,20 @@ static void fill(struct batches *b, struct slot *s) {
         pthread_cond_broadcast(&b->filled);
 }
 
+static bool may_read_ahead(const struct batches *b) {
+    return !b->allowed || b->allowed(b->allowed_ctx) > 1;
+}
+
 static void *read_ahead(void *arg) {
     struct batches *b = arg;
 
     pthread_mutex_lock(&b->lock);
     while (!b->is_ending) {
-        struct slot *s = slot_with_work(b);
+        struct slot *s = may_read_ahead(b) ? slot_with_work(b) : NULL;
 
         if (s)
             fill(b, s);
-        else
+        else /* each batches_read() wakes */
             pthread_cond_wait(&b->work, &b->lock);
     }
     pthread_mutex_unlock(&b->lock);
@@ -409,6 +415,8 @@ int batches_open(const struct feed_source *s, const struct value *input, const s
         return error_oom(err);
     b->batch = o->batch;
     b->seed = o->seed;
+    b->allowed = o->allowed;
+    b->allowed_ctx = o->ctx;
     b->head = b->order_epoch = -1;
     pthread_mutex_init(&b->lock, NULL);
     pthread_cond_init(&b->work, NULL);

@@ -13,6 +13,10 @@ struct batches_options {
     int64_t batch; /* pictures in a minibatch */
     uint64_t seed;
     unsigned threads; /* that read ahead; 0: the caller of batches_read() reads */
+    /* How many threads may work now, the caller of batches_read() among them: while it is one, the others
+     * stop. NULL: all. */
+    unsigned (*allowed)(void *ctx);
+    void *ctx;
     struct augment_options augment;
 };
 

@@ -434,8 +434,12 @@ static unsigned readers_of(unsigned threads) {
 static int start(struct learner *l, struct graph *g, struct error *err) {
     const struct learn_options *o = l->o;
     unsigned threads = l->p && l->p->threads ? l->p->threads : 1;
-    struct batches_options b = {
-        .batch = o->batch, .seed = l->run->seed, .threads = readers_of(threads), .augment = o->augment};
+    struct batches_options b = {.batch = o->batch,
+        .seed = l->run->seed,
+        .threads = readers_of(threads),
+        .augment = o->augment,
+        .allowed = l->p ? l->p->allowed : NULL,
+        .ctx = l->p ? l->p->ctx : NULL};
     int r = batches_open(l->run->source, &g->values[g->inputs[0]], &b, &l->batches, err);
 
     l->optim.kind = optim_find(learn_optimizers[o->optimizer]);

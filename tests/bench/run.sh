@@ -15,6 +15,8 @@
 #                              last, allocator tuned; batch 128, 2 threads; resnet20, lenet5, mobilenet_v2
 #   train_bf16_NET             values between layers in bfloat16 on both sides
 #   train_default_NET          beside PyTorch as it is without tuning
+#   data_path                  pictures a second made ready for training by one thread, kept and decoded each time (needs
+#                              BONSAI_SHARED, a folder with datasets/)
 #   kernel_ROW, kernel_all     kernels on one layer beside their peers, with their share of the machine's peak: the
 #                              rows are in kernel_bench.c
 #
@@ -200,6 +202,15 @@ trains() {
     for net in resnet20 lenet5 mobilenet_v2; do train "train_$net" "$net" tuned; done
 }
 
+data_path() {
+    archive=${BONSAI_SHARED:-}/datasets/cifar10-train-jpeg.tar.gz
+    if [ ! -f "$archive" ]; then
+        echo "data_path: skipped, $archive is not there (BONSAI_SHARED)"
+        return
+    fi
+    "$build/tests/bench/data_path" "$archive" 32 3 "${BENCH_SECONDS:-20}"
+}
+
 serving() {
     /usr/bin/python3 "$root/tests/bench/serving.py" "$build" "$1" "${ORT_FOLDER:-}"
 }
@@ -239,6 +250,7 @@ run_one() {
     kernel_*) ${BENCH_LOCK:+flock "$BENCH_LOCK"} $realtime "$build/tests/bench/kernel_bench" "${1#kernel_}" ;;
     int8_gain_*) int8_gain "${1#int8_gain_}" ;;
     float_* | int8_*) of_net "$1" ;;
+    data_path) data_path ;;
     train_all) trains | mean "$1" ;;
     train_default_resnet20 | train_default_lenet5 | train_default_mobilenet_v2)
         train "$1" "${1#train_default_}" default
@@ -262,7 +274,7 @@ run_one() {
     esac
 }
 
-all="float_all int8_all kernel_all train_all train_bf16_resnet20 train_default_resnet20 load_first_answer compressed eight_forms int8_gain_resnet20 int8_gain_resnet18 int8_gain_mobilenet_v2 lenet_requests json_parse added_time start_ready big_upload eight_resident"
+all="float_all int8_all kernel_all data_path train_all train_bf16_resnet20 train_default_resnet20 load_first_answer compressed eight_forms int8_gain_resnet20 int8_gain_resnet18 int8_gain_mobilenet_v2 lenet_requests json_parse added_time start_ready big_upload eight_resident"
 if [ "${1:-all}" = all ]; then
     for name in $all; do run_one "$name"; done
 else

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <math.h>
 #include <openssl/evp.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -235,6 +236,32 @@ static void test_what_is_augmented_changes_with_the_epoch(void **state) {
     assert_true(n_differ > 3 * n_same);
 }
 
+static unsigned allowed_now(void *ctx) {
+    return atomic_fetch_add((atomic_uint *)ctx, 1) / 5 % 3;
+}
+
+/* One thread, or more, at any moment: readers stop and come back, and the bytes are the same. */
+static void test_readers_give_way(void **state) {
+    _cleanup_(pack_freep) struct pack *p = make_pack(N);
+    _cleanup_(batches_freep) struct batches *plain = open_batches(p, 0, 4), *b = NULL;
+    struct feed_source source = {.pack = p};
+    atomic_uint n_asked = 0;
+    struct batches_options o = {
+        .batch = BATCH, .seed = 4, .threads = 3, .allowed = allowed_now, .ctx = &n_asked};
+    struct store s, want;
+
+    (void)state;
+    assert_int_equal(batches_open(&source, &input, &o, &b, NULL), 0);
+    assert_int_equal(batches_map_classes(b, NULL, CLASSES, NULL), 0);
+    /* until the readers have had their turns: the caller may be faster than they wake */
+    for (int64_t k = 0; k < 60 || (atomic_load(&n_asked) < 15 && k < 1000000); k++) {
+        read_batch(b, (int)(k / batches_per_epoch(b)), k % batches_per_epoch(b), &s);
+        read_batch(plain, (int)(k / batches_per_epoch(b)), k % batches_per_epoch(b), &want);
+        assert_memory_equal(&s, &want, sizeof(s));
+    }
+    assert_true(atomic_load(&n_asked) >= 15);
+}
+
 static void test_what_cannot_be_read_is_said_by_the_reader(void **state) {
     _cleanup_(pack_freep) struct pack *p = make_other_pack(&(struct made){.n = N, .damaged = 77});
     struct store s;
@@ -328,6 +355,7 @@ int main(void) {
         cmocka_unit_test(test_seed_and_epoch_change_the_order),
         cmocka_unit_test(test_mixtures_and_their_targets_agree),
         cmocka_unit_test(test_what_is_augmented_changes_with_the_epoch),
+        cmocka_unit_test(test_readers_give_way),
         cmocka_unit_test(test_what_cannot_be_read_is_said_by_the_reader),
         cmocka_unit_test(test_labels_are_needed_only_for_targets),
         cmocka_unit_test(test_pictures_are_prepared_once),
