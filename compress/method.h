@@ -6,11 +6,8 @@
  *   samples.h probe.h observer.h      looking at activations
  *   quantize*.c encode*.c …           one family of files a method
  *   dataset*.c feed.c evaluate.c      data sets, accuracy
-<<<<<<< HEAD
  *   learn.h zoo.h train_job.h         the loop that learns; networks to begin with; the two as a job
-=======
  *   batches.h augment.h picture_cache.h   pictures to learn from
->>>>>>> c6709de (compress: threads that read ahead give way like those that compute; what the data path is, written down)
  *   worker.c cmd_*.c sandbox.c        the program bonsai-worker, and what it does to itself first
  *
  * Uses engine/, image/, config/, base/; knows nothing of HTTP or the daemon. Start at recipe_run.
