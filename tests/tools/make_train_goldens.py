@@ -2,9 +2,9 @@
 """What PyTorch makes of single training steps:  make_train_goldens.py DIR   (DIR: tests/data/train)
 
 Small networks as ONNX files; for each PyTorch's loss, gradients of all parameters and running statistics after one
-minibatch, and for the optimisers the weights after five. In double precision, so that all difference is ours. cases.json
-tells what lies where in NAME.f32 (little-endian floats, one tensor after the other). Needs python3-torch, -onnx,
--numpy; only to make them anew."""
+minibatch, and for the optimisers the weights after five. In double precision, so that all difference is ours.
+cases.json tells what lies where in NAME.f32 (little-endian floats, one tensor after the other). Needs python3-torch,
+-onnx, -numpy; only to make them anew."""
 import json
 import os
 import sys
@@ -108,7 +108,9 @@ def loss_of(loss, out, y):
 def targets_of(kind, rng):
     if kind == "cross_entropy":
         return np.eye(CLASSES)[rng.permutation(BATCH) % CLASSES]
-    return rng.integers(0, 2, (BATCH, CLASSES)).astype(float) if kind == "bce" else rng.standard_normal((BATCH, CLASSES))
+    if kind == "bce":
+        return rng.integers(0, 2, (BATCH, CLASSES)).astype(float)
+    return rng.standard_normal((BATCH, CLASSES))
 
 
 class Case:
@@ -175,7 +177,7 @@ def main():
     soft = {"kind": "cross_entropy", "smoothing": 0.1}
     cases = [gradients(Case(folder, net.__name__, net, loss, i)) for i, (net, loss) in enumerate([
         (residual, {"kind": "cross_entropy"}), (mobile, soft), (lenet, {"kind": "bce"}),
-        (grouped, {"kind": "kl", "temperature": 2}), (transposed, {"kind": "l2"})])]
+        (grouped, {"kind": "kl", "temperature": 2}), (transposed, {"kind": "l2"}), (nearest, soft), (bilinear, soft)])]
     cosine = {"name": "cosine", "torch": lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, N_STEPS)}
     steps = {"name": "step", "torch": lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [3, 4])}
     constant = {"name": "constant", "torch": lambda o: torch.optim.lr_scheduler.ConstantLR(o, 1)}

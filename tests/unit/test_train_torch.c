@@ -239,7 +239,7 @@ static void check_all(bool is_optimizer, size_t at_least) {
 
 static void test_loss_gradients_and_statistics(void **state) {
     (void)state;
-    check_all(false, 5);
+    check_all(false, 7);
 }
 
 static void test_optimizers(void **state) {
