@@ -1,15 +1,21 @@
-/* A bounded closed-loop HTTP client for benchmarks: every connection sends the same POST, waits for the whole
- * reply, sends again. One thread, loopback only.
+/* A bounded HTTP client for benchmarks: every connection sends the same POST, waits for the whole reply,
+ * sends again; at once (a closed loop), or when the next arrival of a Poisson process is due (an open loop,
+ * in which a request that finds all connections busy waits and its latency with it). One thread, loopback
+ * only.
  *
  *   http_load PORT PATH CONTENT-TYPE BODY-FILE CONNECTIONS [HEADER: VALUE]
  *
  * Speaks the protocol of interleave.mjs: prints "ready", then answers each line "N" on its input with the
  * wall microseconds per request over N requests, the median latency of one, and the median of what of that
- * latency is not the server's own `infer` of Server-Timing (-1 without that header).
+ * latency is not the server's own `infer` of Server-Timing (-1 without that header). "N RATE" is N requests
+ * at so many a second, answered with the same and the 99th percentile.
  */
 #include <arpa/inet.h>
+#include <math.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +45,8 @@ struct load {
     struct load_conn conn[MAX_CONNECTIONS];
     double *latency, *added; /* MAX_REQUESTS each */
     size_t n_done;
+    double rate, due_us; /* of arrivals; 0: as soon as a connection is free */
+    uint64_t chance;
 };
 
 __attribute__((noreturn)) static void die(const char *what) {
@@ -90,7 +98,7 @@ static void send_request(struct load *l, struct load_conn *c) {
     size_t sent = 0;
 
     c->got = 0;
-    c->sent_us = clock_now_us();
+    c->sent_us = l->rate > 0 ? l->due_us : clock_now_us();
     while (sent < l->request_size) {
         ssize_t n = send(c->fd, l->request + sent, l->request_size - sent, MSG_NOSIGNAL);
 
@@ -146,40 +154,80 @@ static double median(double *v, size_t n) {
     return v[n / 2];
 }
 
+/* Until the next arrival of an open loop: exponential, by a generator of its own (splitmix64). */
+static double next_gap_us(struct load *l) {
+    uint64_t x = l->chance += 0x9e3779b97f4a7c15u;
+
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    x ^= x >> 31;
+    return -log(((double)(x >> 11) + 0.5) / 9007199254740992.0) * 1e6 / l->rate;
+}
+
+/* Sends on idle connections (fd -1) what is due. */
+static void send_due(struct load *l, struct pollfd *p, size_t *n_sent, size_t n) {
+    for (unsigned i = 0; i < l->n_conns && *n_sent < n; i++) {
+        if (p[i].fd >= 0)
+            continue;
+        if (l->rate > 0 && l->due_us > clock_now_us())
+            return;
+        send_request(l, &l->conn[i]);
+        p[i].fd = l->conn[i].fd;
+        ++*n_sent;
+        if (l->rate > 0)
+            l->due_us += next_gap_us(l);
+    }
+}
+
+/* Until a reply comes or the next request is due. */
+static void wait_for_reply(const struct load *l, struct pollfd *p, bool has_next) {
+    bool is_idle = false;
+    double us = PATIENCE_MS * 1e3;
+    struct timespec wait;
+    int r;
+
+    for (unsigned i = 0; i < l->n_conns; i++)
+        is_idle = is_idle || p[i].fd < 0;
+    if (l->rate > 0 && has_next && is_idle)
+        us = fmax(0, l->due_us - clock_now_us());
+    wait = (struct timespec){(time_t)(us / 1e6), (long)(fmod(us, 1e6) * 1e3)};
+    r = ppoll(p, l->n_conns, &wait, NULL);
+    if (r < 0 || (r == 0 && us >= PATIENCE_MS * 1e3))
+        die("no reply");
+}
+
 static void run(struct load *l, size_t n) {
     struct pollfd p[MAX_CONNECTIONS];
     size_t n_sent = 0;
-    double begin = clock_now_us(), wall;
+    double begin = clock_now_us(), wall, p50;
 
     l->n_done = 0;
-    for (unsigned i = 0; i < l->n_conns; i++) {
-        p[i] = (struct pollfd){.fd = n_sent < n ? l->conn[i].fd : -1, .events = POLLIN};
-        if (n_sent++ < n)
-            send_request(l, &l->conn[i]);
-    }
+    l->due_us = begin;
+    for (unsigned i = 0; i < l->n_conns; i++)
+        p[i] = (struct pollfd){.fd = -1, .events = POLLIN};
     while (l->n_done < n) {
-        if (poll(p, l->n_conns, PATIENCE_MS) <= 0)
-            die("no reply");
+        send_due(l, p, &n_sent, n);
+        wait_for_reply(l, p, n_sent < n);
         for (unsigned i = 0; i < l->n_conns; i++) {
             struct load_conn *c = &l->conn[i];
             ssize_t got;
 
-            if (!p[i].revents)
+            if (p[i].fd < 0 || !p[i].revents)
                 continue;
             got = recv(c->fd, c->reply + c->got, REPLY_CAP - c->got, 0);
             if (got <= 0)
                 die("the server closed the connection");
             c->got += (size_t)got;
-            if (!take_reply(l, c))
-                continue;
-            if (n_sent++ < n)
-                send_request(l, c);
-            else
+            if (take_reply(l, c))
                 p[i].fd = -1;
         }
     }
     wall = clock_now_us() - begin;
-    printf("%.2f %.2f %.2f\n", wall / (double)n, median(l->latency, n), median(l->added, n));
+    p50 = median(l->latency, n); /* sorts them */
+    printf("%.2f %.2f %.2f", wall / (double)n, p50, median(l->added, n));
+    if (l->rate > 0)
+        printf(" %.2f", l->latency[n * 99 / 100]);
+    printf("\n");
     fflush(stdout);
 }
 
@@ -207,10 +255,12 @@ int main(int argc, char **argv) {
     printf("ready\n");
     fflush(stdout);
     while (fgets(line, sizeof(line), stdin)) {
-        size_t n = strtoull(line, NULL, 10);
+        char *rest;
+        size_t n = strtoull(line, &rest, 10);
 
         if (n < 1 || n > MAX_REQUESTS)
             die("1 to 1000000 requests");
+        l.rate = strtod(rest, NULL);
         run(&l, n);
     }
     return 0;

@@ -17,6 +17,8 @@
 #   train_default_NET          beside PyTorch as it is without tuning
 #   data_path                  pictures a second made ready for training by one thread, kept and decoded each time (needs
 #                              BONSAI_SHARED, a folder with datasets/)
+#   beside_training            resnet20 served at half load with and without a training beside it: 99th percentiles
+#   pause_latency              until a training has stopped when a request comes, beside 2 ms
 #   kernel_ROW, kernel_all     kernels on one layer beside their peers, with their share of the machine's peak: the
 #                              rows are in kernel_bench.c
 #
@@ -188,7 +190,7 @@ compressed() {
 
 # train NAME NET MODE: our steps beside PyTorch's
 train() {
-    [ -f "$work/nets/train_$2.onnx" ] || /usr/bin/python3 "$root/tests/bench/train_torch.py" export "$2" "$work/nets/train_$2.onnx"
+    need_train_net "$2"
     allocator="MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=268435456"
     [ "$3" = default ] && allocator=
     ours=
@@ -209,6 +211,10 @@ data_path() {
         return
     fi
     "$build/tests/bench/data_path" "$archive" 32 3 "${BENCH_SECONDS:-20}"
+}
+
+need_train_net() {
+    [ -f "$work/nets/train_$1.onnx" ] || /usr/bin/python3 "$root/tests/bench/train_torch.py" export "$1" "$work/nets/train_$1.onnx"
 }
 
 serving() {
@@ -257,6 +263,15 @@ run_one() {
         ;;
     train_bf16_resnet20 | train_bf16_mobilenet_v2) train "$1" "${1#train_bf16_}" bf16 ;;
     train_resnet20 | train_lenet5 | train_mobilenet_v2) train "$1" "${1#train_}" tuned ;;
+    beside_training)
+        need_train_net resnet20
+        ${BENCH_LOCK:+flock "$BENCH_LOCK"} /usr/bin/python3 "$root/tests/bench/beside_training.py" "$build" "$work/nets/train_resnet20.onnx"
+        ;;
+    pause_latency)
+        need_train_net resnet20
+        ${BENCH_LOCK:+flock "$BENCH_LOCK"} "$build/tests/bench/pause_latency" 500 \
+            "$build/tests/bench/train_bench" "$work/nets/train_resnet20.onnx" 128 2
+        ;;
     load_first_answer) loads | mean "$1" ;;
     load_float_* | load_int8_*)
         kind=${1#load_}
@@ -274,7 +289,7 @@ run_one() {
     esac
 }
 
-all="float_all int8_all kernel_all data_path train_all train_bf16_resnet20 train_default_resnet20 load_first_answer compressed eight_forms int8_gain_resnet20 int8_gain_resnet18 int8_gain_mobilenet_v2 lenet_requests json_parse added_time start_ready big_upload eight_resident"
+all="float_all int8_all kernel_all data_path train_all train_bf16_resnet20 train_default_resnet20 beside_training pause_latency load_first_answer compressed eight_forms int8_gain_resnet20 int8_gain_resnet18 int8_gain_mobilenet_v2 lenet_requests json_parse added_time start_ready big_upload eight_resident"
 if [ "${1:-all}" = all ]; then
     for name in $all; do run_one "$name"; done
 else
