@@ -53,21 +53,14 @@ static void take_progress(struct follow *f, json_t *progress) {
 
 static void keep_metric(struct follow *f, json_t *metric) {
     char at[TIME_TEXT_MAX];
-    json_t *doc, *copy, *list;
 
     time_text(at);
     json_object_set_new(metric, "at", json_string(at));
     job_event(f->j, f->id, "metric", json_incref(metric));
-    store_lock(f->j->store);
-    doc = store_get(f->j->store, STORE_JOB, f->id);
-    copy = json_copy(doc);
-    list = json_copy(json_object_get(doc, "metrics"));
-    json_array_append(list, metric);
-    json_object_set_new(copy, "metrics", list);
-    store_apply(f->j->store, &(struct store_change){STORE_JOB, f->id, copy}, 1, NULL);
-    store_unlock(f->j->store);
-    json_decref(copy);
-    json_decref(doc);
+    pthread_mutex_lock(&f->j->lock);
+    if (f->j->metrics)
+        job_metrics_add(f->j->metrics, metric);
+    pthread_mutex_unlock(&f->j->lock);
 }
 
 static void take_error(struct follow *f, const json_t *e) {

@@ -86,6 +86,14 @@ static void stamp(json_t *doc, enum job_state to) {
     }
 }
 
+/* Of the running job: those it has told by now. */
+static void add_metrics(struct jobs *j, const char *id, json_t *doc) {
+    pthread_mutex_lock(&j->lock);
+    if (!strcmp(j->running, id) && j->metrics)
+        json_object_set_new(doc, "metrics", job_metrics_list(j->metrics));
+    pthread_mutex_unlock(&j->lock);
+}
+
 int job_set_state(struct jobs *j, const char *id, enum job_state to, const json_t *more,
     struct store_change *changes, size_t n_changes, struct error *err) {
     struct store_change all[8];
@@ -107,6 +115,7 @@ int job_set_state(struct jobs *j, const char *id, enum job_state to, const json_
         return r;
     }
     doc = json_copy(old);
+    add_metrics(j, id, doc);
     if (more)
         json_object_update(doc, (json_t *)(uintptr_t)more);
     stamp(doc, to);
@@ -139,6 +148,7 @@ static json_t *shown(struct jobs *j, const json_t *doc) {
     if (!strcmp(j->running, id) && j->progress)
         json_object_set(copy, "progress", j->progress);
     pthread_mutex_unlock(&j->lock);
+    add_metrics(j, id, copy);
     return copy;
 }
 
@@ -472,6 +482,14 @@ const json_t *jobs_recipes(const struct jobs *j) {
     return j->recipes;
 }
 
+/* Its metrics are known from its events only. */
+static int recover_running(struct jobs *j, const char *id, struct error *err) {
+    _cleanup_(job_metrics_freep) struct job_metrics *m = job_metrics_new(j->store, id);
+    json_auto_t *more = m ? json_pack("{s:o}", "metrics", job_metrics_list(m)) : NULL;
+
+    return more ? job_set_state(j, id, JOB_INTERRUPTED, more, NULL, 0, err) : error_oom(err);
+}
+
 /* After a kill: nothing runs, so what was running waits again. */
 static int recover(struct jobs *j, struct error *err) {
     json_t *all = store_list(j->store, STORE_JOB, NULL), *doc;
@@ -482,7 +500,7 @@ static int recover(struct jobs *j, struct error *err) {
         const char *id = json_string_value(json_object_get(doc, "id"));
 
         if (r == 0 && job_state_of(doc) == JOB_RUNNING)
-            r = job_set_state(j, id, JOB_INTERRUPTED, NULL, NULL, 0, err);
+            r = recover_running(j, id, err);
         if (r == 0 && (job_state_of(doc) == JOB_RUNNING || job_state_of(doc) == JOB_INTERRUPTED))
             r = job_set_state(j, id, JOB_QUEUED, NULL, NULL, 0, err);
     }
@@ -555,6 +573,7 @@ static void *runner_thread(void *arg) {
 
     pthread_mutex_lock(&j->lock);
     while (!j->is_ending) {
+        struct job_metrics *metrics;
         bool found;
 
         pthread_mutex_unlock(&j->lock);
@@ -570,12 +589,17 @@ static void *runner_thread(void *arg) {
                 pthread_cond_timedwait(&j->changed, &j->lock, &until);
             continue;
         }
+        pthread_mutex_unlock(&j->lock);
+        metrics = job_metrics_new(j->store, id);
+        pthread_mutex_lock(&j->lock);
+        j->metrics = metrics;
         snprintf(j->running, sizeof(j->running), "%s", id);
         j->cancel_running = false;
         pthread_mutex_unlock(&j->lock);
         job_run(j, id);
         pthread_mutex_lock(&j->lock);
         j->running[0] = 0;
+        j->metrics = job_metrics_free(j->metrics);
         json_decref(j->progress);
         j->progress = NULL;
     }

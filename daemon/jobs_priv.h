@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "daemon/job_metrics.h"
 #include "daemon/jobs.h"
 
 struct jobs {
@@ -17,7 +18,8 @@ struct jobs {
     pthread_cond_t changed;
     char running[40]; /* id of the present job, "" */
     bool cancel_running, is_ending;
-    json_t *progress; /* of the running job */
+    json_t *progress;            /* of the running job */
+    struct job_metrics *metrics; /* the same; they come into its document with its next state */
     jobs_listener_fn *listener;
     void *listener_ctx;
     pthread_t runner;

@@ -93,6 +93,51 @@ function showModels(names) {
   }));
 }
 
+const duration = (s) => s < 100 ? Math.ceil(s) + " s" : s < 6000 ? Math.round(s / 60) + " min" : (s / 3600).toFixed(1) + " h";
+const SVG = "http://www.w3.org/2000/svg", CHART = { width: 320, height: 80 };
+
+// what a training tells of itself: a line each, on its own scale, and how its last figure is said
+const CURVES = [
+  { name: "loss", from: (v) => Math.min(...v), to: (v) => Math.max(...v), show: (x) => x.toFixed(4) },
+  { name: "accuracy", from: () => 0, to: () => 1, show: percent },
+  { name: "val_accuracy", from: () => 0, to: () => 1, show: percent },
+];
+const FIGURES = [
+  { name: "images_per_second", show: (x) => x.toFixed(0) + " pictures/s" },
+  { name: "learning_rate", show: (x) => "rate " + x.toPrecision(3) },
+];
+
+function curve(points, { name, from, to }, epochs) {
+  const values = points.map((p) => p.value), low = from(values), range = to(values) - low || 1;
+  const line = document.createElementNS(SVG, "polyline");
+  line.setAttribute("class", name);
+  line.setAttribute("points", points.map((p) => [
+    (p.epoch - epochs[0]) / (epochs[1] - epochs[0] || 1) * CHART.width,
+    CHART.height - (p.value - low) / range * CHART.height].map((x) => x.toFixed(1)).join(",")).join(" "));
+  return line;
+}
+
+function learningChart(metrics) {
+  const known = (metrics || []).filter((m) => m.value != null);
+  const curves = CURVES.map((c) => [known.filter((m) => m.name === c.name), c]).filter(([points]) => points.length > 0);
+  if (curves.length === 0) return null;
+  const all = curves.flatMap(([points]) => points.map((p) => p.epoch)), epochs = [Math.min(...all), Math.max(...all)];
+  const figure = el("figure"), svg = document.createElementNS(SVG, "svg"), caption = el("figcaption");
+  svg.setAttribute("viewBox", `0 0 ${CHART.width} ${CHART.height}`);
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", `loss and accuracy of epochs ${epochs[0]} to ${epochs[1]}`);
+  svg.append(...curves.map(([points, c]) => curve(points, c, epochs)));
+  const last = curves.map(([points, c]) => el("span", `${c.name.replaceAll("_", " ")} ${c.show(points[points.length - 1].value)}`, c.name));
+  for (const f of FIGURES) {
+    const points = known.filter((m) => m.name === f.name);
+    if (points.length) last.push(el("span", f.show(points[points.length - 1].value)));
+  }
+  caption.append(...last);
+  figure.append(svg, caption);
+  return figure;
+}
+
 function jobItem(job) {
   const li = el("li");
   li.dataset.job = job.id;
@@ -103,8 +148,10 @@ function jobItem(job) {
     const bar = el("progress");
     bar.max = 1;
     if (p.fraction != null) bar.value = p.fraction;
-    const eta = p.eta_seconds != null ? ` · ${Math.ceil(p.eta_seconds)} s left` : "";
+    const eta = p.eta_seconds != null ? ` · ${duration(p.eta_seconds)} left` : "";
     li.append(bar, el("small", `step ${p.step ?? 0} of ${p.of ?? 1} · ${p.message || ""}${eta}`));
+    const chart = learningChart(job.metrics);
+    if (chart) li.append(chart);
   }
   if (job.error) li.append(el("p", job.error.message, "error"));
   return li;

@@ -50,6 +50,25 @@ for (const [name, size, run] of [
       assert.equal(await row.locator("td").nth(1).textContent(), label);
     }
   }],
+  ["a training shows how far it is, and how well it does", desk, async (page) => {
+    const job = page.locator("#jobs li", { has: page.locator("figure") });
+    await job.waitFor();
+    await page.waitForFunction(() => {
+      const loss = document.querySelector("#jobs polyline.loss"), bar = document.querySelector("#jobs progress");
+      return loss && loss.getAttribute("points").split(" ").length >= 3 && bar.value > 0 && bar.value < 1;
+    });
+    // the list is made anew each second: read at once
+    const seen = await page.evaluate(() => {
+      const li = document.querySelector("#jobs figure").closest("li"), box = li.querySelector("svg").getBoundingClientRect();
+      return { said: li.querySelector("small").textContent, caption: li.querySelector("figcaption").textContent,
+        points: li.querySelector("polyline.loss").getAttribute("points"), width: box.width, height: box.height };
+    });
+    assert.match(seen.said, /epoch \d+ of \d+.* left/);
+    assert.match(seen.caption, /loss \d+\.\d{4}.*pictures\/s/);
+    assert.ok(seen.width > 100 && seen.height > 40, JSON.stringify(seen));
+    for (const [x, y] of seen.points.split(" ").map((p) => p.split(",").map(Number)))
+      assert.ok(x >= 0 && x <= 320 && y >= 0 && y <= 80, seen.points);
+  }],
   ["the page fits a phone", phone, async (page) => {
     await page.locator("#variants tbody tr").first().waitFor();
     const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);

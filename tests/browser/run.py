@@ -40,6 +40,9 @@ def main():
         assert reply.status == 202, reply
         job = d.wait_job(reply.json()["id"], 120)
         assert job["state"] == "succeeded", job
+        reply = d.post("/api/v1/jobs", {"kind": "compress", "model": "lenet5", "variant": "taught", "dataset": "fashion",
+                                        "steps": [{"method": "finetune", "epochs": 5000, "batch": 16, "lr": 0.001}]})
+        assert reply.status == 202, reply
         picture = os.path.join(folder, "picture.png")
         with open(picture, "wb") as f:
             f.write(picture_of(tar, LABEL))

@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #include "daemon/job_key.h"
+#include "daemon/job_metrics.h"
 #include "daemon/jobs.h"
 #include "daemon/spawn.h"
 #include "tests/unit/model_file.h"
@@ -216,6 +217,89 @@ static void check_error(struct fixture *f, const char *id, const char *code, con
     assert_non_null(strstr(json_string_value(json_object_get(e, "message")), part));
     assert_int_equal(json_integer_value(json_object_get(job, "attempts")), attempts);
     json_decref(job);
+}
+
+#define EPOCHS 20000
+
+/* What is kept of a name: from the first to the last, no two far apart. */
+static void check_spread(const json_t *list, const char *name) {
+    json_int_t before = 0, widest = 0, narrowest = EPOCHS;
+    const json_t *e;
+    size_t i;
+
+    json_array_foreach(list, i, e) {
+        json_int_t epoch = json_integer_value(json_object_get(e, "epoch"));
+
+        if (strcmp(json_string_value(json_object_get(e, "name")), name) != 0)
+            continue;
+        if (before) {
+            widest = epoch - before > widest ? epoch - before : widest;
+            narrowest = epoch - before < narrowest && epoch != EPOCHS ? epoch - before : narrowest;
+        } else {
+            assert_int_equal(epoch, 1);
+        }
+        assert_true(epoch > before);
+        before = epoch;
+    }
+    assert_int_equal(before, EPOCHS);
+    assert_true(widest <= 128);
+    assert_true(widest == narrowest);
+}
+
+static void test_metrics_stay_few_however_many_come(void **state) {
+    static const char *const names[] = {"loss", "accuracy", "val_accuracy"};
+    struct fixture *f = *state;
+    struct job_metrics *m = job_metrics_new(f->store, "nobody");
+    json_t *list;
+
+    assert_non_null(m);
+    for (int epoch = 1; epoch <= EPOCHS; epoch++)
+        for (size_t k = 0; k < 3; k++) {
+            json_t *e = json_pack("{s:s, s:f, s:i}", "name", names[k], "value", 0.5, "epoch", epoch);
+
+            job_metrics_add(m, e);
+            json_decref(e);
+        }
+    list = job_metrics_list(m);
+    assert_true(json_array_size(list) <= JOB_METRICS_MAX);
+    assert_true(json_array_size(list) >= JOB_METRICS_MAX / 2);
+    for (size_t k = 0; k < 3; k++)
+        check_spread(list, names[k]);
+    json_decref(list);
+    for (int i = 0; i < 2 * JOB_METRICS_MAX; i++) { /* whose names never come again */
+        char name[32];
+        json_t *e;
+
+        snprintf(name, sizeof(name), "m%d", i);
+        e = json_pack("{s:s}", "name", name);
+        job_metrics_add(m, e);
+        json_decref(e);
+    }
+    list = job_metrics_list(m);
+    assert_true(json_array_size(list) <= JOB_METRICS_MAX);
+    json_decref(list);
+    job_metrics_free(m);
+}
+
+static void test_metrics_are_made_again_from_the_events(void **state) {
+    struct fixture *f = *state;
+    struct job_metrics *m;
+    json_t *list;
+
+    for (int epoch = 1; epoch <= 3; epoch++) {
+        json_t *e = json_pack("{s:s, s:f, s:i}", "name", "loss", "value", 0.5, "epoch", epoch);
+
+        assert_true(store_event_add(f->store, "somebody", "metric", e) > 0);
+        assert_true(store_event_add(f->store, "somebody", "log", e) > 0);
+        json_decref(e);
+    }
+    m = job_metrics_new(f->store, "somebody");
+    assert_non_null(m);
+    list = job_metrics_list(m);
+    assert_int_equal(json_array_size(list), 3);
+    assert_int_equal(json_integer_value(json_object_get(json_array_get(list, 2), "epoch")), 3);
+    json_decref(list);
+    job_metrics_free(m);
 }
 
 static void test_a_result_becomes_the_next_variant(void **state) {
@@ -483,6 +567,8 @@ static void test_a_worker_that_is_not_there_is_an_error(void **state) {
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_result_becomes_the_next_variant, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_metrics_stay_few_however_many_come, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_metrics_are_made_again_from_the_events, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_third_crash_is_the_last, setup, teardown),
         cmocka_unit_test_setup_teardown(test_garbage_counts_as_a_crash, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_workers_own_error_fails_at_once, setup, teardown),
