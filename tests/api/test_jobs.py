@@ -176,6 +176,13 @@ class Jobs(unittest.TestCase):
             self.assertEqual(daemon.request("DELETE", "/api/v1/datasets/tiny").status, 204)
             self.assertEqual(os.listdir(folder), [], pack)
 
+    def test_the_schema_tells_of_what_is_nested(self):
+        methods = {m["name"]: m for m in self.daemon.get("/api/v1/methods").json()["items"]}
+        augment = methods["finetune"]["schema"]["properties"]["augment"]
+        self.assertEqual({k: v["default"] for k, v in augment["properties"].items()},
+                         {"crop_padding": 4, "flip": True, "rotate": 0, "scale": 0, "cutout": 0, "mixup": 0, "color": 0})
+        self.assertEqual((augment["properties"]["mixup"]["maximum"], augment["additionalProperties"]), (1, False))
+
     def test_the_parent_teaches_what_a_step_has_lost(self):
         spoil = {"method": "finetune", "epochs": 1, "lr": 1, "momentum": 0, "clip": 4, "batch": 16}
         learn = {"epochs": 15, "batch": 16, "lr": 0.003, "optimizer": "adam"}

@@ -26,7 +26,7 @@ struct made {
     int64_t n;
     bool is_unlabelled;
     int64_t damaged; /* this picture is no picture; 0: none */
-    uint32_t side;   /* 0: SIDE */
+    uint32_t side;   /* of the first one, the others are up to 2 smaller; 0: SIDE, all */
     uint8_t add;     /* to all bytes, which digests do not tell */
 };
 
@@ -45,7 +45,7 @@ static struct pack *make_other_pack(const struct made *m) {
         assert_int_equal(pack_writer_class(w, name, NULL), c);
     }
     for (int64_t i = 0; i < m->n; i++) {
-        uint32_t side = m->side ? m->side : SIDE;
+        uint32_t side = m->side ? m->side - (uint32_t)(i % 3) : SIDE;
         uint8_t pixels[4 * FLOATS];
         struct pack_item item = {.data = pixels,
             .size = (uint64_t)3 * side * side,
@@ -307,7 +307,7 @@ static struct batches *open_cached(struct pack *p, struct picture_cache_place ca
     return b;
 }
 
-/* Pictures of another size: resized once. That they come from the cache is told by a pack that claims to be
+/* Pictures of other sizes: resized once. That they come from the cache is told by a pack that claims to be
  * the same and is not. */
 static void test_pictures_are_prepared_once(void **state) {
     struct picture_cache_place place_of = {.owner = "d", .budget = 1 << 20};
