@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "compress/command.h"
 #include "compress/evaluate.h"
+#include "compress/model_props.h"
 #include "compress/offline_data.h"
 
 struct options {
@@ -71,6 +72,8 @@ static int run_evaluation(const struct options *o, json_t **ret, struct error *e
     g = net_graph(s.net);
     if (g->n_inputs != 1)
         return error_code(err, -EBADMSG, "not_a_classifier", "the model has %zu inputs", g->n_inputs);
+    if (!preprocess) /* as the file says of itself */
+        model_props_read(g, &labels, &preprocess);
     r = feed_open(pack, o->split, &g->values[g->inputs[0]], preprocess, 0, &feed, err);
     start = clock_now_us();
     if (r == 0)
@@ -98,6 +101,7 @@ const struct command command_evaluate = {
     .name = "evaluate",
     .arguments = "FILE --data PATH [--split test] [--preprocess FILE.json] [--threads N]",
     .summary =
-        "Accuracy of a model on an archive's pictures; FILE.json is a preprocess, or a card with labels too.",
+        "Accuracy of a model on an archive's pictures; FILE.json is a preprocess, or a card with labels too, in place "
+        "of what the model's metadata says.",
     .run = run,
 };

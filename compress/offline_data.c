@@ -8,6 +8,7 @@
 #include "compress/command.h"
 #include "compress/dataset.h"
 #include "compress/job_kinds.h"
+#include "compress/model_props.h"
 #include "engine/onnx.h"
 
 /* `old`: its other splits are carried over; NULL: none. */
@@ -96,6 +97,8 @@ static int pack_samples(const char *model, const char *data, const char *preproc
     r = onnx_read_fd(fd, &g, err);
     if (r == 0)
         r = offline_source(data, preprocess, &source, err);
+    if (r == 0 && !source.preprocess) /* as the file says of itself */
+        model_props_read(g, &source.labels, &source.preprocess);
     if (r == 0)
         r = job_samples_of(&source, g, (uint64_t)most, ret, &is_test, err);
     if (r == 0 && is_test)
