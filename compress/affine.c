@@ -30,7 +30,7 @@ bool affine_can_fold(const struct graph *g, int node) {
     const struct node *n = &g->nodes[node];
     bool has_bias = n->n_in > 2 && n->in[2] >= 0;
 
-    if (n->op->max_in < 3 || n->n_in < 2)
+    if (n->op->max_in < 3 || n->n_in < 2 || !strcmp(n->op_type, "ConvTranspose"))
         return false;
     if (!init_of(g, n->in[1]) && !is_dequantized_init(g, n->in[1]))
         return false;

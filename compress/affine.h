@@ -5,7 +5,8 @@
 
 #include "engine/graph.h"
 
-/* Can the layer take it: known weight form, and a bias it has or may have? */
+/* Can the layer take it: known weight form, output channels along one dimension (not ConvTranspose, whose
+ * groups share theirs), and a bias it has or may have? */
 bool affine_can_fold(const struct graph *g, int node);
 
 /* mul, add: [n], n output channels. Initialisers shared with other nodes are copied first. */
