@@ -22,21 +22,23 @@ static int read_spec(const char *text, struct train_spec *ret, struct error *err
 }
 
 static void test_defaults_are_the_networks_own_over_finetunes(void **state) {
+    struct learn_options finetune = {0};
     struct train_spec s;
     struct error err = {0};
 
     (void)state;
+    assert_int_equal(param_defaults(&learn_table, &finetune, &err), 0);
     assert_int_equal(read_spec("{\"network\": {\"zoo\": \"resnet20\"}, \"momentum\": 0.8}", &s, &err), 0);
     assert_ptr_equal(s.net, zoo_find("resnet20"));
     assert_true(s.learn.lr == 0.1 && s.learn.epochs == 30); /* the network's */
     assert_true(s.learn.momentum == 0.8);                   /* the spec's */
-    assert_int_equal(s.learn.batch, 128);                   /* finetune's */
+    assert_int_equal(s.learn.batch, finetune.batch);
     assert_true(s.network.width == 1 && s.network.depth == 1 && s.network.size == 0);
     assert_true(s.minutes == 0 && s.seed == 0);
     train_spec_done(&s);
     assert_int_equal(read_spec("{\"from\": \"x\", \"seed\": 9, \"minutes\": 1.5}", &s, &err), 0);
     assert_null(s.net);
-    assert_true(s.learn.lr == 0.01 && s.minutes == 1.5 && s.seed == 9);
+    assert_true(s.learn.lr == finetune.lr && s.minutes == 1.5 && s.seed == 9);
     train_spec_done(&s);
 }
 
