@@ -6,7 +6,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "compress/learn_norms.h"
 #include "compress/model_props.h"
 #include "compress/train_pictures.h"
 #include "compress/train_spec.h"
