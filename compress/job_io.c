@@ -109,7 +109,8 @@ int job_io_listen(struct job_io *io, struct error *err) {
     int r = pthread_create(&thread, NULL, listen_thread, io);
 
     if (r)
-        return error_set(err, -r, "no thread for control lines");
+        return error_set(
+            err, r == EAGAIN ? -ENOMEM : -r, "no memory for the thread that reads control lines");
     pthread_detach(thread);
     return 0;
 }

@@ -365,22 +365,28 @@ static int make_trainer(struct learner *l, const struct graph *g, struct error *
             .lanes = lanes_of(g, l->o->batch / l->parts),
             .bf16 = l->o->bf16,
             .uses_batch_stats = learn_uses_batch_stats(l->o)};
+        struct error why = {0};
         int r;
 
         if (l->run->frozen) {
             t.frozen = l->run->frozen->value;
             t.n_frozen = l->run->frozen->n;
         }
-        r = trainer_new(g, item, &t, &l->trainer, err);
-
+        r = trainer_new(g, item, &t, &l->trainer, &why);
+        if (r == -ENOMEM && l->run->memory_bytes) /* the process's own limit was faster */
+            continue;
         if (r < 0)
-            return r;
+            return error_copy(err, &why);
         l->part = t.batch;
         need = bytes_needed(l);
         if (!l->run->memory_bytes || need <= l->run->memory_bytes)
             return 0;
         l->trainer = trainer_free(l->trainer);
     }
+    if (need == 0)
+        return error_code(err, -ENOMEM, "memory_budget",
+            "training does not fit into %llu bytes, not even a picture at a time",
+            (unsigned long long)l->run->memory_bytes);
     return error_code(err, -ENOMEM, "memory_budget",
         "training needs %zu bytes with a minibatch of %d in %d parts, and may take %llu", need, l->o->batch,
         l->parts / 2, (unsigned long long)l->run->memory_bytes);

@@ -6,7 +6,10 @@ idempotency, and the table at the end.
 
 import json
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", ".."))
@@ -141,6 +144,60 @@ class Jobs(unittest.TestCase):
             self.assertEqual(len(digests), 1, digests)
             folder = os.path.join(daemon.state, "checkpoints")
             daemon.wait(lambda: not os.listdir(folder), 10, "nothing is left to go on from")
+
+    def test_a_full_disk_ends_a_training_and_its_checkpoint_stays_good(self):
+        state = tempfile.mkdtemp(prefix="bonsaid-full-")
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", state], capture_output=True, check=False).returncode:
+            os.rmdir(state)
+            self.skipTest("a tmpfs cannot be mounted here")
+        daemon, filler = Daemon(BUILD, "--picture-cache", "0", state=state), os.path.join(state, "filler")
+        body = {"kind": "compress", "model": "lenet", "dataset": "tiny", "seed": 7, "evaluate": False,
+                "steps": [{"method": "finetune", "epochs": 60, "batch": 16, "lr": 0.001}]}
+        try:
+            daemon.start()
+            fill(daemon)
+            undisturbed = daemon.wait_job(daemon.post("/api/v1/jobs", {**body, "variant": "one"}).json()["id"])
+            self.assertEqual(undisturbed["state"], "succeeded", undisturbed)
+            path = "/api/v1/jobs/" + daemon.post("/api/v1/jobs", {**body, "variant": "two"}).json()["id"]
+            daemon.wait(lambda: len(daemon.get(path).json()["metrics"]) > 15, 60, "some epochs")
+            disk = os.statvfs(state)
+            with open(filler, "wb") as f:  # the store still finds room, a checkpoint of a megabyte does not
+                f.write(bytes(disk.f_bavail * disk.f_bsize - (300 << 10)))
+            job = daemon.wait_job(path.rsplit("/", 1)[1])
+            self.assertEqual((job["state"], job["error"]["code"]), ("failed", "disk_budget"), job)
+            seen = len(job["metrics"])
+            self.assertLess(seen, 5 * 60)
+            os.unlink(filler)
+            self.assertEqual(daemon.post(f"{path}/retry").status, 202)
+            job = daemon.wait_job(path.rsplit("/", 1)[1])
+            self.assertEqual(job["state"], "succeeded", job)
+            # it has gone on from there: the epoch that could not be kept came twice, none before it
+            self.assertLessEqual(sum(m["name"] == "loss" for m in job["metrics"]), 61)
+            digests = {daemon.get(f"/api/v1/models/lenet/variants/{v}").json()["digest"] for v in ("one", "two")}
+            self.assertEqual(len(digests), 1, digests)
+        finally:
+            daemon.kill()
+            subprocess.run(["umount", "-l", state], check=False)
+            shutil.rmtree(state, ignore_errors=True)
+
+    def test_what_training_cannot_have_is_refused_before_the_first_step(self):
+        body = {"kind": "train", "model": "big", "network": {"zoo": "vgg8", "width": 4}, "dataset": "tiny", "epochs": 1,
+                "batch": 32}
+        needed = self.daemon.post("/api/v1/jobs?dry_run=true", body)
+        self.assertEqual(needed.status, 200, needed)
+        refused = self.daemon.post("/api/v1/jobs", {**body, "limits": {"memory_bytes": 300 << 20}})
+        self.assertEqual((refused.status, refused.json()["code"]), (507, "memory_budget"), refused)
+        self.assertEqual(self.daemon.get("/api/v1/jobs?model=big").json()["items"], [])
+
+    def test_an_unfinished_job_is_cancelled_before_it_is_forgotten(self):
+        made = self.job("endless", steps=[{"method": "finetune", "epochs": 10000, "batch": 16}])
+        path = f"/api/v1/jobs/{made.json()['id']}"
+        reply = self.daemon.delete(path)
+        self.assertEqual((reply.status, reply.json()["code"]), (409, "in_use"), reply)
+        self.assertIn(f"POST {path}/cancel", reply.json()["error"])
+        self.assertIn(self.daemon.post(f"{path}/cancel").status, (200, 202))
+        self.daemon.wait_job(made.json()["id"])
+        self.assertEqual(self.daemon.delete(path).status, 204)
 
     def test_pictures_are_decoded_once_and_what_is_kept_of_them_cannot_spoil_a_training(self):
         body = {"kind": "compress", "model": "lenet", "dataset": "tiny", "seed": 3, "evaluate": False,
