@@ -86,7 +86,7 @@ void *graph_alloc(struct graph *g, size_t size) {
         c = aligned_alloc(64, total & ~(size_t)63);
         if (!c)
             return NULL;
-        *c = (struct graph_chunk){.size = want};
+        *c = (struct graph_chunk){.size = want, .is_single = size > CHUNK_SIZE / 4};
         at = 0;
         /* a big block goes behind the open chunk, whose room is still good */
         if (size > CHUNK_SIZE / 4 && m->chunks) {
@@ -250,9 +250,10 @@ int graph_find_node(const struct graph *g, const char *id) {
     return -1;
 }
 
-/* Big blocks have a chunk to themselves (graph_alloc). */
+/* Big blocks have a chunk to themselves (graph_alloc). One that many small blocks fill to the last byte has
+ * not. */
 static bool is_only_block(const struct graph_chunk *c, const void *data) {
-    return c->data == data && c->used == c->size && c->size > CHUNK_SIZE / 4;
+    return c->data == data && c->is_single;
 }
 
 static bool drop_init(struct graph_mem *m, const void *data) {

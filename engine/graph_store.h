@@ -10,6 +10,7 @@
 struct graph_chunk {
     struct graph_chunk *next;
     size_t used, size;
+    bool is_single; /* made for one big block */
     _Alignas(64) uint8_t data[];
 };
 

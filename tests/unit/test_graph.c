@@ -211,7 +211,7 @@ static void test_the_summary_counts_what_is_not_zero(void **state) {
     uint8_t bytes[4] = {128, 0, 127, 128}, zeros[2] = {128, 128};
     struct tensor f = {.dtype = DT_F32, .shape = {.rank = 2, .dim = {2, 3}}, .data = floats},
                   q = {.dtype = DT_U8, .shape = {.rank = 1, .dim = {4}}, .data = bytes},
-                  z = {.dtype = DT_U8, .shape = {.rank = 1, .dim = {2}}, .data = zeros};
+                  z = {.dtype = DT_U8, .shape = {.rank = 1, .dim = {2}}, .data = (void *)(uintptr_t)zeros};
     struct value values[] = {{.init = &f, .producer = -1}, {.init = &q, .producer = -1},
         {.init = &z, .producer = -1}, {.producer = 0}, {.producer = 1}, {.producer = 2}};
     int quantised[] = {1, -1, 2}, plain[] = {1, -1}, other[] = {0};
@@ -244,6 +244,33 @@ static void test_the_summary_finds_free_dimensions(void **state) {
     graph_free(g);
 }
 
+/* Blocks that fill memory of the arena to its last byte: none of them is alone there, so none may go. */
+static void test_small_constants_stay_when_big_ones_go(void **state) {
+    enum { N = 256, SIZE = 1024 };
+    struct graph *g = graph_new();
+    static const uint8_t zeros[N * SIZE];
+    void *small[N];
+    struct tensor t;
+    int big;
+
+    (void)state;
+    assert_non_null(g);
+    for (int i = 0; i < N; i++)
+        assert_non_null(small[i] = graph_alloc(g, SIZE));
+    for (int i = 0; i < N; i++) {
+        t = (struct tensor){.dtype = DT_F32, .shape = {.rank = 1, .dim = {SIZE / 4}}, .data = small[i]};
+        assert_true(graph_add_init(g, graph_unique_name(g, "small"), &t, true) >= 0);
+    }
+    t = (struct tensor){
+        .dtype = DT_F32, .shape = {.rank = 1, .dim = {SIZE * N / 4}}, .data = (void *)(uintptr_t)zeros};
+    big = graph_add_init(g, "big", &t, false);
+    assert_true(big >= 0);
+    graph_drop_constants(g);
+    for (size_t i = 0; i < g->n_values; i++)
+        assert_int_equal(g->values[i].init != NULL, (int)i != big);
+    graph_free(g);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_graph_made_from_nothing_is_sorted_and_reads_back),
@@ -254,6 +281,7 @@ int main(void) {
         cmocka_unit_test(test_the_summary_counts_what_is_there),
         cmocka_unit_test(test_the_summary_counts_what_is_not_zero),
         cmocka_unit_test(test_the_summary_finds_free_dimensions),
+        cmocka_unit_test(test_small_constants_stay_when_big_ones_go),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
