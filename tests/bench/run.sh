@@ -13,7 +13,7 @@
 #   int8_gain_NET              int8 beside its float parent in our own engine
 #   train_NET, train_all       steps of training beside PyTorch (Debian's python3-torch) at its best setting: channels
 #                              last, allocator tuned; batch 128, 2 threads; resnet20, lenet5, mobilenet_v2
-#   train_bf16_NET             values between layers in bfloat16 on both sides
+#   train_bf16_resnet20        values between layers in bfloat16 on both sides (PyTorch 1.13 has no backward of ReLU6)
 #   train_default_NET          beside PyTorch as it is without tuning
 #   data_path                  pictures a second made ready for training by one thread, kept and decoded each time (needs
 #                              BONSAI_SHARED, a folder with datasets/)
@@ -261,7 +261,7 @@ run_one() {
     train_default_resnet20 | train_default_lenet5 | train_default_mobilenet_v2)
         train "$1" "${1#train_default_}" default
         ;;
-    train_bf16_resnet20 | train_bf16_mobilenet_v2) train "$1" "${1#train_bf16_}" bf16 ;;
+    train_bf16_resnet20) train "$1" resnet20 bf16 ;;
     train_resnet20 | train_lenet5 | train_mobilenet_v2) train "$1" "${1#train_}" tuned ;;
     beside_training)
         need_train_net resnet20
