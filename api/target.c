@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "config/config.h"
 #include "daemon/models.h"
+#include "engine/ops.h"
 
 void target_done(struct target *t) {
     json_decref(t->variant);
@@ -45,11 +46,28 @@ int target_find(const struct request *r, struct target *ret, struct error *err) 
     return rc;
 }
 
+/* Outputs whose size depends on data have no row for each of the batch. */
+static bool has_counted_operators(const json_t *summary) {
+    json_t *operators = json_object_get(summary, "operators"), *count;
+    const char *name;
+
+    json_object_foreach(operators, name, count) {
+        const struct op *op = op_find("", name);
+
+        if (op && op->is_counted)
+            return true;
+    }
+    return false;
+}
+
 bool target_is_batched(const struct target *t) {
-    const json_t *inputs = json_object_get(json_object_get(t->variant, "summary"), "inputs");
+    const json_t *summary = json_object_get(t->variant, "summary"),
+                 *inputs = json_object_get(summary, "inputs");
     size_t i;
     json_t *in;
 
+    if (has_counted_operators(summary))
+        return false;
     json_array_foreach(inputs, i,
         in) if (json_integer_value(json_array_get(json_object_get(in, "shape"), 0)) != -1) return false;
     return json_array_size(inputs) > 0;

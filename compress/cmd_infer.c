@@ -137,6 +137,9 @@ static int infer(struct infer *f, struct error *err) {
     if (r < 0)
         return r;
     session_run(&s, f->in);
+    r = plan_check_outputs(s.plan, s.out, err);
+    if (r < 0)
+        return r;
     if (mkdir(f->output, 0777) < 0 && errno != EEXIST)
         return error_errno(err, "'%s'", f->output);
     for (size_t i = 0; i < s.n_out; i++) {

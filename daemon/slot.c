@@ -118,6 +118,8 @@ int slot_run(struct slot *s, struct net *net, const struct tensor *in, struct te
     start = clock_now_ns();
     if (r == 0)
         plan_run(plan, &s->arena, in, out, s->pool, NULL);
+    if (r == 0)
+        r = plan_check_outputs(plan, out, err);
     *ret_us = (double)(clock_now_ns() - start) / 1e3;
     *ret_n_out = n;
     plan_unref(plan);

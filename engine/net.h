@@ -83,16 +83,22 @@ void arena_done(struct arena *a);
 
 size_t plan_arena_size(const struct plan *p);
 size_t plan_n_outputs(const struct plan *p);
-/* Type and shape of output i, LAYOUT_PLAIN. */
+/* Type and shape of output i, LAYOUT_PLAIN. Where its size depends on data (NonMaxSuppression, NonZero, …):
+ * the largest it can get. */
 const struct tensor *plan_output(const struct plan *p, size_t i);
 
 struct pool;
 
 /* in[i].data: LAYOUT_PLAIN, of the input's dtype (float_io: float instead of a half), any alignment;
- * out[i].data: memory of the output's size, given by the caller. `layer_us` may be NULL, else plan_n_steps()
+ * out[i].data: memory of the output's size, given by the caller. out[i].shape is
+ * filled; its rank is -1 where shapes that only this run knew did not fit together: then there is no answer
+ * (plan_check_outputs). `layer_us` may be NULL, else plan_n_steps()
  * entries are filled. `pool` NULL: the calling thread only. */
 void plan_run(const struct plan *p, struct arena *a, const struct tensor *in, struct tensor *out,
     struct pool *pool, float *layer_us);
+
+/* After plan_run. Error: shape_mismatch naming the output. */
+int plan_check_outputs(const struct plan *p, const struct tensor *out, struct error *err);
 
 struct plan_step {
     const char *id; /* layer id, or "convert" */

@@ -93,6 +93,8 @@ struct op {
     bool reads_shape_only; /* forward reads its inputs' shapes, not their data (Shape, Size) */
     bool sees_codes;       /* takes or gives the stored integers of a quantised value (QuantizeLinear,
                               DequantizeLinear) */
+    bool is_counted; /* how much there is depends on data: shape() says the most, forward sets out[].shape to
+                        what it found */
     bool is_view; /* the output has the input's elements in the same order (Reshape, Flatten, Identity, …) */
 };
 

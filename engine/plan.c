@@ -1,5 +1,6 @@
 #include "engine/plan.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -86,6 +87,14 @@ void plan_get_step(const struct plan *p, size_t i, struct plan_step *ret) {
     };
 }
 
+int plan_check_outputs(const struct plan *p, const struct tensor *out, struct error *err) {
+    for (size_t i = 0; i < p->n_outputs; i++)
+        if (out[i].shape.rank < 0)
+            return error_code(err, -EINVAL, "shape_mismatch",
+                "output %zu: shapes that depend on the data of this request do not fit together", i);
+    return 0;
+}
+
 static bool is_aligned(const void *p) {
     return (uintptr_t)p % ALIGN == 0;
 }
@@ -114,10 +123,15 @@ static void fill_table(
     }
 }
 
-static void run_step(const struct plan *p, const struct step *s, void *const *table, struct pool *pool) {
+/* Shapes of counted values, by their `count`. */
+static struct shape *run_shapes(const struct plan *p, void **table) {
+    return (struct shape *)(void *)(table + p->n_buffers);
+}
+
+static void run_step(const struct plan *p, const struct step *s, void **table, struct pool *pool) {
     const void *in[LAYER_MAX_IO], *post[NODE_MAX_POSTS];
     void *out[LAYER_MAX_IO];
-    struct run_io io = {.in = in, .out = out, .post_in = post, .pool = pool};
+    struct run_io io = {.in = in, .out = out, .post_in = post, .shapes = run_shapes(p, table), .pool = pool};
 
     for (int i = 0; i < s->n_in; i++)
         in[i] = s->in[i] < 0 ? NULL : table[p->forms[s->in[i]].buffer];
@@ -128,6 +142,12 @@ static void run_step(const struct plan *p, const struct step *s, void *const *ta
     if (s->scratch >= 0)
         io.scratch = table[s->scratch];
     s->kernel->run(s->state, &io);
+}
+
+static const struct shape *output_shape(const struct plan *p, size_t i, void **table) {
+    int count = p->values[p->forms[p->output_forms[i]].value].count;
+
+    return count < 0 ? &p->outputs[i].shape : &run_shapes(p, table)[count];
 }
 
 void plan_run(const struct plan *p, struct arena *a, const struct tensor *in, struct tensor *out,
@@ -155,7 +175,7 @@ void plan_run(const struct plan *p, struct arena *a, const struct tensor *in, st
         if (data != out[i].data)
             memcpy(out[i].data, data, b->size);
         out[i].dtype = p->outputs[i].dtype;
-        out[i].shape = p->outputs[i].shape;
+        out[i].shape = *output_shape(p, i, table);
         out[i].layout = LAYOUT_PLAIN;
     }
 }

@@ -60,6 +60,8 @@ struct step {
 struct plan_value {
     struct tensor tensor;
     enum dtype logical;
+    int count; /* >= 0: `tensor.shape` is the most there may be, the shape of a run stands at this place in
+                  its table of shapes; -1: it is always so */
     int late_node; /* >= 0: constant, computed by this node when first asked for (plan_materialise) */
     bool is_needed;
 };
@@ -103,7 +105,9 @@ struct plan {
     struct form *forms;
     struct buffer *buffers;
     struct step *steps;
-    size_t table_size, arena_size; /* the arena begins with the table of buffer addresses */
+    size_t n_counted;              /* values whose shape is known at run time only */
+    size_t table_size, arena_size; /* the arena begins with the table of buffer addresses, behind it the
+                                      shapes of counted values */
 };
 
 /* What building needs of a net. */
@@ -129,6 +133,8 @@ size_t plan_count_bytes(const struct plan *p);
 /* plan_infer.c */
 int plan_infer(struct plan *p, const struct plan_env *env, struct error *err);
 bool plan_is_constant(const struct plan *p, int value);
+bool plan_is_counted(
+    const struct plan *p, const struct node *n); /* shapes that only a run knows go in or out */
 int plan_materialise(struct plan *p, const struct graph *g, int value, struct error *err);
 void *plan_own(struct plan *p, size_t size); /* zeroed, aligned, freed with the plan; NULL */
 
@@ -172,6 +178,7 @@ struct layer_box {
     struct layer l;
     struct tensor in[LAYER_MAX_IO], out[LAYER_MAX_IO], post[NODE_MAX_POSTS];
     const struct tensor *in_ptr[LAYER_MAX_IO];
+    int in_count[LAYER_MAX_IO], out_count[LAYER_MAX_IO];
     struct vtype in_type[LAYER_MAX_IO], out_type[LAYER_MAX_IO], post_type[NODE_MAX_POSTS];
 };
 void plan_fill_layer(const struct plan *p, const struct plan_env *env, const struct node *n, enum layout in,

@@ -9,7 +9,8 @@
 bool plan_is_view(const struct plan *p, const struct graph *g, const struct node *n, bool *ret_keeps) {
     const struct value *in, *out;
 
-    if (!n->op->is_view || n->n_post || n->in[0] < 0 || n->out[0] < 0 || plan_is_constant(p, n->in[0]))
+    if (!n->op->is_view || n->n_post || plan_is_counted(p, n) || n->in[0] < 0 || n->out[0] < 0 ||
+        plan_is_constant(p, n->in[0]))
         return false;
     for (int i = 1; i < n->n_out; i++) {
         if (n->out[i] >= 0 && p->values[n->out[i]].is_needed)

@@ -28,6 +28,8 @@ void plan_fill_layer(const struct plan *p, const struct plan_env *env, const str
     const struct graph *g = env->graph;
 
     memset(ret, 0, sizeof(*ret));
+    for (int i = 0; i < LAYER_MAX_IO; i++)
+        ret->in_count[i] = ret->out_count[i] = -1;
     for (int i = 0; i < n->n_in; i++) {
         if (n->in[i] < 0)
             continue;
@@ -35,6 +37,7 @@ void plan_fill_layer(const struct plan *p, const struct plan_env *env, const str
         ret->in_type[i] = plan_type_of(p, g, n->in[i], plan_is_constant(p, n->in[i]) ? LAYOUT_PLAIN : in);
         ret->in[i].layout = ret->in_type[i].layout;
         ret->in_ptr[i] = &ret->in[i];
+        ret->in_count[i] = p->values[n->in[i]].count;
     }
     for (int i = 0; i < n->n_out; i++) {
         if (n->out[i] < 0)
@@ -42,6 +45,7 @@ void plan_fill_layer(const struct plan *p, const struct plan_env *env, const str
         ret->out[i] = p->values[n->out[i]].tensor;
         ret->out_type[i] = plan_type_of(p, g, n->out[i], out);
         ret->out[i].layout = ret->out_type[i].layout;
+        ret->out_count[i] = p->values[n->out[i]].count;
     }
     for (int i = 0; i < n->n_post; i++) {
         if (n->post[i].other < 0)
@@ -59,6 +63,8 @@ void plan_fill_layer(const struct plan *p, const struct plan_env *env, const str
         .out = ret->out,
         .in_type = ret->in_type,
         .out_type = ret->out_type,
+        .in_count = ret->in_count,
+        .out_count = ret->out_count,
         .post_in = ret->post,
         .post_type = ret->post_type,
         .in_place_post = -1,
@@ -171,6 +177,8 @@ static bool fits(
         if (r->node == n && r->choice.kernel == c->kernel && r->choice.in == c->in && r->choice.out == c->out)
             return false;
     }
+    if (plan_is_counted(p, n) != c->kernel->takes_counts)
+        return false;
     plan_fill_layer(p, env, n, c->in, c->out, &box);
     return c->kernel->fits(&env->options->cpu, &box.l);
 }

@@ -91,7 +91,7 @@ static int set_input_shapes(struct plan *p, const struct graph *g, struct error 
 
 static void set_constants(struct plan *p, const struct graph *g) {
     for (size_t i = 0; i < g->n_values; i++) {
-        p->values[i].late_node = -1;
+        p->values[i].late_node = p->values[i].count = -1;
         if (g->values[i].init) {
             p->values[i].tensor = *g->values[i].init;
             p->values[i].logical = is_quantised(&g->values[i]) ? DT_F32 : g->values[i].init->dtype;
@@ -116,6 +116,20 @@ static int align_constant(struct plan *p, struct tensor *t, struct error *err) {
     return 0;
 }
 
+/* Is a shape among the node's inputs that only a run knows? */
+static bool reads_counted(const struct plan *p, const struct node *n) {
+    for (int i = 0; i < n->n_in; i++)
+        if (n->in[i] >= 0 && p->values[n->in[i]].count >= 0)
+            return true;
+    return false;
+}
+
+static void mark_counted(struct plan *p, const struct node *n) {
+    for (int i = 0; i < n->n_out; i++)
+        if (n->out[i] >= 0)
+            p->values[n->out[i]].count = (int)p->n_counted++;
+}
+
 /* Weights stored as codes are decoded only when a kernel cannot take the codes: such a constant is late. */
 enum fold { FOLD_NO, FOLD_NOW, FOLD_LATE };
 
@@ -123,7 +137,7 @@ static enum fold fold_kind(
     const struct plan *p, const struct node *n, const struct tensor *const *in, size_t out_bytes) {
     bool late = n->op->sees_codes || n->is_encoding;
 
-    if (n->n_post)
+    if (n->n_post || reads_counted(p, n))
         return FOLD_NO;
     if (n->op->reads_shape_only)
         return FOLD_NOW;
@@ -135,7 +149,7 @@ static enum fold fold_kind(
         late = late || comes_late;
     }
     if (late)
-        return FOLD_LATE;
+        return n->op->is_counted ? FOLD_NO : FOLD_LATE;
     return out_bytes > FOLD_MAX || p->owned_bytes > FOLD_MAX_ALL ? FOLD_NO : FOLD_NOW;
 }
 
@@ -242,12 +256,35 @@ int plan_materialise(struct plan *p, const struct graph *g, int v, struct error 
     return r;
 }
 
+/* What is known of the node's outputs besides their shapes: the data, or who computes them when asked, or
+ * that a run has shapes of its own. */
+static int settle(struct plan *p, const struct node *n, struct tensor *in, struct tensor *out, enum fold fold,
+    int index, struct error *err) {
+    int r;
+
+    for (int i = 0; fold == FOLD_LATE && i < n->n_out; i++) {
+        if (n->out[i] >= 0)
+            p->values[n->out[i]].late_node = index;
+    }
+    if (fold == FOLD_NO && (n->op->is_counted || reads_counted(p, n)))
+        mark_counted(p, n);
+    if (fold != FOLD_NOW)
+        return 0;
+    r = fold_node(p, n, in, out, err);
+    for (int i = 0; r == 0 && i < n->n_out; i++) {
+        if (n->out[i] < 0)
+            continue;
+        p->values[n->out[i]].tensor.data = out[i].data;
+        p->values[n->out[i]].tensor.shape = out[i].shape;
+    }
+    return r;
+}
+
 static int infer_node(struct plan *p, const struct graph *g, size_t index, struct error *err) {
     struct tensor in[LAYER_MAX_IO], out[LAYER_MAX_IO] = {0};
     const struct tensor *in_ptr[LAYER_MAX_IO];
     const struct node *n = &g->nodes[index];
     bool quantised = false;
-    enum fold fold;
     size_t bytes = 0;
     int r;
 
@@ -275,19 +312,14 @@ static int infer_node(struct plan *p, const struct graph *g, size_t index, struc
             return r;
         quantised = quantised || is_quantised(&g->values[n->out[i]]);
     }
-    fold = quantised ? FOLD_NO : fold_kind(p, n, in_ptr, bytes);
-    for (int i = 0; fold == FOLD_LATE && i < n->n_out; i++) {
-        if (n->out[i] >= 0)
-            p->values[n->out[i]].late_node = (int)index;
-    }
-    if (fold != FOLD_NOW)
-        return 0;
-    r = fold_node(p, n, in, out, err);
-    for (int i = 0; r == 0 && i < n->n_out; i++) {
-        if (n->out[i] >= 0)
-            p->values[n->out[i]].tensor.data = out[i].data;
-    }
-    return r;
+    return settle(p, n, in, out, quantised ? FOLD_NO : fold_kind(p, n, in_ptr, bytes), (int)index, err);
+}
+
+bool plan_is_counted(const struct plan *p, const struct node *n) {
+    for (int i = 0; i < n->n_out; i++)
+        if (n->out[i] >= 0 && p->values[n->out[i]].count >= 0)
+            return true;
+    return false;
 }
 
 bool plan_is_constant(const struct plan *p, int v) {

@@ -138,7 +138,7 @@ int plan_place_buffers(struct plan *p, struct error *err) {
             order[n++] = &p->buffers[i];
     }
     qsort(order, n, sizeof(struct buffer *), by_size);
-    p->table_size = (p->n_buffers * sizeof(void *) + 63) / 64 * 64;
+    p->table_size = (p->n_buffers * sizeof(void *) + p->n_counted * sizeof(struct shape) + 63) / 64 * 64;
     p->arena_size = p->table_size;
     for (size_t i = 0; i < n; i++) {
         size_t n_near = 0, end;

@@ -12,6 +12,7 @@ void shapes_done(struct shapes *s) {
     for (size_t i = 0; i < s->n_blocks; i++)
         free(s->blocks[i]);
     free(s->blocks);
+    free(s->is_counted);
     free(s->value);
     *s = (struct shapes){0};
 }
@@ -60,9 +61,16 @@ static int check_outputs(const struct at_node *a, struct error *err) {
     return 0;
 }
 
+static bool reads_counted(const struct at_node *a) {
+    for (int k = 0; k < a->n->n_in; k++)
+        if (a->n->in[k] >= 0 && a->s->is_counted[a->n->in[k]])
+            return true;
+    return false;
+}
+
 /* Small, and made of known values only? */
 static bool can_compute(const struct at_node *a) {
-    if (!a->n->op->forward)
+    if (!a->n->op->forward || reads_counted(a))
         return false;
     for (int k = 0; k < a->n->n_out; k++) {
         size_t size;
@@ -126,6 +134,7 @@ static int compute(const struct at_node *a) {
 
 static int infer_node(const struct at_node *a, struct error *err) {
     const struct node *n = a->n;
+    bool is_known, is_counted = n->op->is_counted || reads_counted(a);
     int r;
 
     for (int k = 0; k < n->n_in; k++)
@@ -139,11 +148,15 @@ static int infer_node(const struct at_node *a, struct error *err) {
         r = check_outputs(a, err);
     if (r < 0)
         return error_prefix(err, r == -EAGAIN ? -EBADMSG : r, "node '%.100s'", graph_node_label(a->g, n));
-    if (can_compute(a) && compute(a) < 0)
+    is_known = can_compute(a);
+    if (is_known && compute(a) < 0)
         return error_oom(err);
-    for (int k = 0; k < n->n_out; k++)
-        if (n->out[k] >= 0)
-            a->s->value[n->out[k]] = a->out[k];
+    for (int k = 0; k < n->n_out; k++) {
+        if (n->out[k] < 0)
+            continue;
+        a->s->value[n->out[k]] = a->out[k];
+        a->s->is_counted[n->out[k]] = is_counted && !is_known;
+    }
     return 0;
 }
 
@@ -188,9 +201,10 @@ int shapes_infer(const struct graph *g, const struct shape *inputs, struct shape
         max_out = g->nodes[i].n_out > max_out ? g->nodes[i].n_out : max_out;
     }
     s.value = calloc(g->n_values + 1, sizeof(*s.value));
+    s.is_counted = calloc(g->n_values + 1, sizeof(*s.is_counted));
     in = calloc((size_t)max_in, sizeof(*in));
     out = calloc((size_t)max_out, sizeof(*out));
-    if (!s.value || !in || !out)
+    if (!s.value || !s.is_counted || !in || !out)
         return error_oom(err);
     r = start_values(g, inputs, &s, err);
     for (size_t i = 0; r == 0 && i < g->n_nodes; i++) {

@@ -11,7 +11,8 @@ struct shapes {
     struct tensor *value; /* by value id, LAYOUT_PLAIN; data: set when constant (initialisers point into the
                              file, unaligned; computed ones are aligned to 64 and owned here). A value no node
                              makes has rank -1 */
-    void **blocks;        /* owned */
+    bool *is_counted; /* by value id: the shape is the largest there may be (ops.h), its data are not known */
+    void **blocks;    /* owned */
     size_t n_blocks, cap_blocks;
 };
 

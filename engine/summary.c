@@ -55,6 +55,11 @@ static bool find_other(const struct graph *g, const struct summary *s, struct sh
     return false;
 }
 
+/* What depends on data has the sizes that the file declares; others are not known. */
+static bool is_declared(const struct shape *s, int rank, int d) {
+    return s->rank == rank && s->dim[d] >= 0;
+}
+
 static int describe_values(struct summary *s, const struct shapes *a, struct error *err) {
     const struct graph *g = s->graph;
     _cleanup_(shapes_done) struct shapes b = {0};
@@ -75,7 +80,9 @@ static int describe_values(struct summary *s, const struct shapes *a, struct err
         struct shape shape = t->shape;
 
         for (int d = 0; d < shape.rank; d++)
-            if (o->shape.rank != shape.rank || o->shape.dim[d] != shape.dim[d])
+            if (o->shape.rank != shape.rank || o->shape.dim[d] != shape.dim[d] ||
+                (a->is_counted[g->outputs[i]] &&
+                    !is_declared(&g->values[g->outputs[i]].shape, shape.rank, d)))
                 shape.dim[d] = -1;
         s->outputs[i] = (struct summary_value){g->values[g->outputs[i]].name, t->dtype, shape};
     }

@@ -61,6 +61,7 @@ const struct kernel *const kernel_table[] = {
     &kernel_resize_f32,
     &kernel_softmax_f32_onednn,
     &kernel_transpose_copy,
+    &kernel_counted,
     &kernel_reference,
 };
 const size_t kernel_table_size = sizeof(kernel_table) / sizeof(*kernel_table);

@@ -43,8 +43,9 @@ struct layer {
     const struct tensor *out;
     const struct vtype *in_type; /* as they will arrive; layout chosen by the plan from in_layouts */
     const struct vtype *out_type;
-    const struct tensor *post_in; /* the residual operands of posts, in order of node->post; those without
-                                     one are left empty */
+    const int *in_count, *out_count; /* places of shapes that only a run knows, -1: known (counted.c alone) */
+    const struct tensor *post_in;    /* the residual operands of posts, in order of node->post; those without
+                                        one are left empty */
     const struct vtype *post_type;
     int in_place_post;  /* the post whose residual lies in the output's memory (prepare and run only), -1 */
     unsigned n_threads; /* the pool run() may split over; 1: none */
@@ -58,7 +59,8 @@ struct run_io {
     void *const *out;
     const void *const *post_in;
     void *scratch;
-    struct pool *pool; /* NULL when n_threads is 1 */
+    struct shape *shapes; /* of this run, by layer.in_count and out_count */
+    struct pool *pool;    /* NULL when n_threads is 1 */
 };
 
 /* Layout sets are bits 1u << enum layout. */
@@ -79,6 +81,7 @@ struct kernel {
     bool reads_constants;  /* run() wants io.in[] of constant inputs (aligned copies); otherwise prepare()
                               packs  them and io.in[] is NULL */
     bool can_run_in_place; /* out[0] may be the memory of in[0] */
+    bool takes_counts;     /* runs the nodes with shapes that only a run knows, and no others */
     bool skips_zeros;      /* its time depends on how many weights are zero */
     bool can_sum_in_place; /* out[0] may be the memory of a residual */
     int (*prepare)(const struct layer *l, struct pack_cache *packs, struct kernel_state **ret,

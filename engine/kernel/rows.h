@@ -13,6 +13,7 @@ extern const struct kernel kernel_depthwise_f32;
 extern const struct kernel kernel_conv_f32_winograd2, kernel_conv_f32_winograd4;
 extern const struct kernel kernel_conv_transpose_f32_onednn;
 extern const struct kernel kernel_convert_any;
+extern const struct kernel kernel_counted;
 extern const struct kernel kernel_eltwise_f32_onednn;
 extern const struct kernel kernel_erf_f32;
 extern const struct kernel kernel_gemm_f32_onednn;

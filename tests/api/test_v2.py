@@ -245,6 +245,20 @@ class Infer(unittest.TestCase):
         body, headers = binary(head, struct.pack("<5e", *x))
         self.assertEqual(infer(body, headers, "half").status, 400)
 
+    def test_outputs_are_as_large_as_the_data_say(self):
+        self.assertEqual(d.put("/api/v1/models/detect", model_file("detect.onnx")).status, 201)
+        self.addCleanup(d.delete, "/api/v1/models/detect")
+        self.assertEqual(d.get("/v2/models/detect").json()["outputs"][0]["shape"], [-1, 4])
+        boxes = [0, 0, 1, 1, 0, 0.1, 1, 1.1, 0, 5, 1, 6, 0, 9, 1, 10]
+        for scores, chosen, n, times in (([0.9, 0.8, 0, 0.3, 0, 0, 0.8, 0], (0, 3, 2), 4, [1, 2, 1]),
+                                         ([0] * 8, (), 0, [])):
+            body = {"inputs": [{"name": "boxes", "shape": [1, 4, 4], "datatype": "FP32", "data": boxes},
+                               {"name": "scores", "shape": [1, 2, 4], "datatype": "FP32", "data": scores}]}
+            outputs = {o["name"]: o for o in infer(body, model="detect").json()["outputs"]}
+            self.assertEqual(outputs["chosen"]["shape"], [len(chosen), 4])
+            self.assertEqual([round(v, 5) for v in outputs["chosen"]["data"]], [v for k in chosen for v in boxes[4 * k:4 * k + 4]])
+            self.assertEqual((outputs["places"]["shape"], outputs["times"]["data"]), ([3, n], times))
+
     def test_classification(self):
         doc = infer(gemm_json(2, outputs=[{"name": "y", "parameters": {"classification": 2}}])).json()
         y = doc["outputs"][0]

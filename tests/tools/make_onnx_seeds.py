@@ -204,9 +204,29 @@ def half_gemm():
                  value_info=[value("a", ["N", 4], T.FLOAT16)])
 
 
+def detect():
+    """The end of a detector: as many boxes as NonMaxSuppression finds; and what NonZero, Compress, Unique count."""
+    nodes = [
+        h.make_node("NonMaxSuppression", ["boxes", "scores", "most", "iou", "least"], ["found"]),
+        h.make_node("Gather", ["found", "two"], ["which"], axis=1),
+        h.make_node("Squeeze", ["boxes", "zero"], ["all"]),
+        h.make_node("Gather", ["all", "which"], ["chosen"], axis=0),
+        h.make_node("Greater", ["scores", "least"], ["good"]),
+        h.make_node("NonZero", ["good"], ["places"]),
+        h.make_node("Reshape", ["good", "flat"], ["mask"]),
+        h.make_node("Compress", ["scores", "mask"], ["kept"]),
+        h.make_node("Unique", ["kept"], ["values", "first", "of", "times"], sorted=0),
+    ]
+    inits = [init("most", np.array([3], np.int64)), init("iou", np.array([0.5], np.float32)),
+             init("least", np.array([0.1], np.float32)), init("two", np.array(2, np.int64)),
+             init("zero", np.array([0], np.int64)), init("flat", np.array([-1], np.int64))]
+    outputs = [value("chosen", ["found", 4]), value("places", [3, "n"], T.INT64), value("times", ["u"], T.INT64)]
+    return model(nodes, [value("boxes", [1, 4, 4]), value("scores", [1, 2, 4])], outputs, inits)
+
+
 MODELS = [relu, conv_pad_bn, transposed_bn, gemm_arithmetic, shared_identity, pool_pad, shape_subgraph, qdq,
-          typed_ir3, attributes, resize_crop, scattered, qlinear, half_gemm]
-IN_TESTS = {conv_pad_bn, transposed_bn, gemm_arithmetic, shared_identity, pool_pad, shape_subgraph, qdq, half_gemm}
+          typed_ir3, attributes, resize_crop, scattered, qlinear, half_gemm, detect]
+IN_TESTS = {conv_pad_bn, transposed_bn, gemm_arithmetic, shared_identity, pool_pad, shape_subgraph, qdq, half_gemm, detect}
 
 root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 for make in MODELS:
