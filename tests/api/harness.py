@@ -24,6 +24,12 @@ class Reply:
         return f"<{self.status} {self.body[:300]!r}>"
 
 
+def has_sanitizer(build):
+    with open(os.path.join(build, "meson-info", "intro-buildoptions.json"), encoding="utf-8") as f:
+        options = json.load(f)
+    return next(o["value"] for o in options if o["name"] == "b_sanitize") != "none"
+
+
 class Daemon:
     """build: meson's build directory. state: kept between starts when given, else a temporary directory."""
 

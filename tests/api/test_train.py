@@ -15,7 +15,7 @@ import unittest
 import zlib
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", ".."))
-from tests.api.harness import Daemon  # noqa: E402
+from tests.api.harness import Daemon, has_sanitizer  # noqa: E402
 
 ROOT = os.path.join(os.path.dirname(__file__), "..", "..")
 DATA = os.path.join(ROOT, "tests", "data", "datasets", "fashion-tiny.tar")
@@ -25,11 +25,6 @@ LENET300 = {"zoo": "lenet300"}
 def read(path):
     with open(path, "rb") as f:
         return f.read()
-
-
-def has_sanitizer(build):
-    options = json.loads(read(os.path.join(build, "meson-info", "intro-buildoptions.json")))
-    return next(o["value"] for o in options if o["name"] == "b_sanitize") != "none"
 
 
 def png(width, height, pixel):
