@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/landlock.h>
-#include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -14,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "compress/background.h"
 
 /* A hint only: without the right to, the default stays. */
 static void raise_oom_score(void) {
@@ -30,7 +30,6 @@ static int set_limit(int what, rlim_t value, struct error *err) {
 }
 
 int sandbox_enter_early(struct error *err) {
-    struct sched_param none = {0};
     pid_t parent = getppid();
 
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
@@ -38,9 +37,7 @@ int sandbox_enter_early(struct error *err) {
     if (getppid() != parent)
         return error_set(err, -ESRCH, "the caller has gone");
     raise_oom_score();
-    /* yielding is a courtesy: a system that refuses it is no reason not to work */
-    if (nice(19) < 0 || sched_setscheduler(0, SCHED_BATCH, &none) < 0)
-        errno = 0;
+    background_enter();
     return set_limit(RLIMIT_CORE, 0, err);
 }
 

@@ -53,6 +53,6 @@ const struct zoo_net zoo_squeezenet = {
     .max_depth = 1,
     .min_side = 8,
     .defaults =
-        "{\"epochs\": 30, \"lr\": 0.02, \"weight_decay\": 2e-4, \"clip\": 5, \"augment\": {\"crop_padding\": 4, \"flip\": true}}",
+        "{\"epochs\": 30, \"lr\": 0.02, \"weight_decay\": 2e-4, \"clip\": 5, \"batch_norm\": \"keep\", \"augment\": {\"crop_padding\": 4, \"flip\": true}}",
     .build = build,
 };

@@ -23,7 +23,7 @@
 #include "base/cleanup.h"
 
 #define ACTIVITY_QUIET_MS  200
-#define ACTIVITY_LINGER_MS 2
+#define ACTIVITY_LINGER_MS 4
 #define ACTIVITY_PERIOD_MS 500
 #define ACTIVITY_SHARE_MS  10
 
