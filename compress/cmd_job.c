@@ -88,7 +88,12 @@ static int run_job(json_t *job, struct job_io *io, json_t **ret, struct error *e
         r = sandbox_enter(paths.read, paths.write, err);
     if (r == 0)
         r = job_io_listen(io, err);
-    return r < 0 ? r : kind->run(job, io, ret, err);
+    if (r == 0)
+        r = kind->run(job, io, ret, err);
+    if (r == -ENOMEM && json_is_integer(limit) && !strstr(err->text, "bytes"))
+        error_prefix(err, r, "within the job's %lld bytes (limits.memory_bytes)",
+            (long long)json_integer_value(limit));
+    return r;
 }
 
 static int run(int argc, char **argv) {

@@ -318,6 +318,8 @@ int recipe_plan(
 
         e = plan_step(&r->step[i], steps, folded, now, step, err);
         json_array_append_new(steps, step);
+        if (e < 0)
+            error_prefix(err, e, "steps[%zu]", i);
     }
     if (e < 0) {
         json_decref(steps);
