@@ -238,13 +238,14 @@ static bool file_size(uint64_t n, size_t size, uint64_t *ret) {
            !__builtin_add_overflow(*ret, (uint64_t)HEAD_SIZE, ret) && *ret <= INT64_MAX;
 }
 
-static void set_key(struct head *head, const char *owner, const char *what) {
+/* False: there is more to say of the pictures than a key holds. */
+static bool set_key(struct head *head, const char *owner, const char *what) {
     char text[1024];
     int n = snprintf(text, sizeof(text), "%s %llu %llu %s", owner ? owner : "", (unsigned long long)head->n,
         (unsigned long long)head->size, what);
 
-    EVP_Digest(
-        text, (size_t)n < sizeof(text) ? (size_t)n : sizeof(text), head->key, NULL, EVP_sha256(), NULL);
+    return n > 0 && (size_t)n < sizeof(text) &&
+           EVP_Digest(text, (size_t)n, head->key, NULL, EVP_sha256(), NULL) == 1;
 }
 
 struct picture_cache *picture_cache_open(
@@ -257,9 +258,9 @@ struct picture_cache *picture_cache_open(
     if (!c)
         return NULL;
     c->fd = -1;
-    if (!file_size(n, size, &bytes) || bytes > at->budget || !may_map(bytes))
+    if (!file_size(n, size, &bytes) || bytes > at->budget || !may_map(bytes) ||
+        !set_key(&head, at->owner, what))
         return NULL;
-    set_key(&head, at->owner, what);
     c->fd = at->folder ? open_in_folder(at, &head, bytes) : open_temporary(&head, bytes);
     if (c->fd < 0)
         return NULL;

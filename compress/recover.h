@@ -35,7 +35,8 @@ int recover_run(struct work *work, const struct graph *parent, const struct reco
     struct error *err);
 
 /* `parent` folded (fold.h), its value `parent_value` what the layer's output should be. A layer that is not
- * dense float, of one group and at most LEAST_SQUARES_MAX inputs, stays as it is. */
+ * dense float, of one group and at most LEAST_SQUARES_MAX inputs, or has not one row a sample, stays as it
+ * is. */
 int recover_squares(struct work *work, const struct graph *parent, int node, int parent_value,
     const struct samples *samples, struct error *err);
 

@@ -36,6 +36,7 @@ struct squares {
     int64_t per_sample, n_rows, at; /* rows of a sample, in all, filled so far */
     float *x, *now, *want;          /* [n_rows][k], [n_rows][channels] */
     const struct tensor *input;     /* of the batch */
+    bool is_odd;                    /* outputs are not one a sample: nothing is taken */
     struct error *err;
 };
 
@@ -112,10 +113,19 @@ static void take_outputs(const struct squares *s, const struct tensor *y, float 
     }
 }
 
+/* A network may fold pixels into the batch: then its rows are not the samples that room was made for. */
+static bool is_odd(struct squares *s, const struct tensor *y) {
+    s->is_odd |= y->shape.rank < 2 || y->shape.dim[1] != s->channels ||
+                 y->shape.dim[0] * s->per_sample > s->n_rows - s->at;
+    return s->is_odd;
+}
+
 static void on_parent(void *ctx, size_t k, const struct tensor *y) {
     struct squares *s = ctx;
 
     (void)k;
+    if (is_odd(s, y))
+        return;
     take_outputs(s, y, s->want);
     s->at += y->shape.dim[0] * s->per_sample;
 }
@@ -181,6 +191,9 @@ static void on_layer(void *ctx, size_t k, const struct tensor *t) {
         s->input = t;
         return;
     }
+    s->is_odd |= s->input->shape.dim[0] != t->shape.dim[0];
+    if (is_odd(s, t))
+        return;
     take_outputs(s, t, s->now);
     take_inputs(s, t);
     s->at += t->shape.dim[0] * s->per_sample;
@@ -322,19 +335,22 @@ static int solve(struct graph *g, struct node *n, const struct squares *s, struc
 int recover_squares(struct work *work, const struct graph *parent, int node, int parent_value,
     const struct samples *samples, struct error *err) {
     struct graph *g = work->graph;
+    struct samples some = *samples;
     struct error seen = {0};
     _cleanup_(squares_done) struct squares s = {.g = g, .node = &g->nodes[node], .err = &seen};
     int values[2] = {g->nodes[node].in[0], g->nodes[node].out[0]}, r;
 
-    if (!can_solve(&s))
+    if (some.n < 1 || !can_solve(&s))
         return 0;
-    r = make_room(&s, samples, err);
+    if (some.n > MAX_ROWS)
+        some.n = MAX_ROWS;
+    r = make_room(&s, &some, err);
     if (r == 0)
-        r = probe_run(parent, &parent_value, 1, samples, NULL, on_parent, &s, err);
+        r = probe_run(parent, &parent_value, 1, &some, NULL, on_parent, &s, err);
     s.at = 0;
     if (r == 0)
-        r = probe_run(g, values, 2, samples, NULL, on_layer, &s, err);
+        r = probe_run(g, values, 2, &some, NULL, on_layer, &s, err);
     if (r == 0 && seen.err)
         r = error_copy(err, &seen);
-    return r == 0 ? solve(g, &g->nodes[node], &s, err) : r;
+    return r == 0 && !s.is_odd ? solve(g, &g->nodes[node], &s, err) : r;
 }

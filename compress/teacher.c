@@ -72,6 +72,9 @@ int teacher_open(const struct graph *g, const struct shape *item, int64_t batch,
 
     if (!t)
         return error_oom(err);
+    if (g->n_inputs != 1 || g->values[g->inputs[0]].shape.rank < 1)
+        return error_code(
+            err, -EBADMSG, "method_not_applicable", "the teacher has not one input of known rank");
     shape.dim[0] = batch;
     t->is_softmax = ends_in(g, "Softmax");
     r = open_session(t, g, threads, err);

@@ -148,11 +148,40 @@ static void test_layers_come_near_to_their_parents(void **state) {
     }
 }
 
+/* Pixels folded into the batch: more rows than samples. The layer stays, and no memory but its own is
+ * written. */
+static void test_rows_that_are_no_samples_are_left_alone(void **state) {
+    static const char net[] = "Conv x=1x2x4x4 w=3x2x1x1 b=3; Reshape $ s:-1,12i; Gemm $ w2=12x4 b2=4";
+    struct net_text text = net_text_read(net), other = net_text_read(net);
+    struct graph *parent = text.graph, *g = other.graph;
+    struct samples s = {.n = 16, .item = text.input[0], .read = read_samples};
+    struct work work = {.graph = g, .samples = &s};
+    int64_t item, n;
+    struct error err = {0};
+    float first, *w;
+
+    (void)state;
+    shape_count(&s.item, &item);
+    s.ctx = &item;
+    parent->values[parent->inputs[0]].shape.dim[0] = g->values[g->inputs[0]].shape.dim[0] = -1;
+    w = g->values[g->nodes[2].in[1]].init->data;
+    shape_count(&g->values[g->nodes[2].in[1]].init->shape, &n);
+    for (int64_t i = 0; i < n; i++)
+        w[i] *= 0.5f;
+    first = w[0];
+    if (recover_squares(&work, parent, 2, parent->nodes[2].out[0], &s, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_float_equal(((float *)g->values[g->nodes[2].in[1]].init->data)[0], first, 0);
+    graph_free(parent);
+    graph_free(g);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_was_made_is_found),
         cmocka_unit_test(test_what_has_no_one_solution_is_told),
         cmocka_unit_test(test_layers_come_near_to_their_parents),
+        cmocka_unit_test(test_rows_that_are_no_samples_are_left_alone),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
