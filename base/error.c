@@ -58,7 +58,7 @@ int error_prefix(struct error *e, int err, const char *fmt, ...) {
     n = vsnprintf(e->text, sizeof(e->text), fmt, ap);
     va_end(ap);
     if (n >= 0 && (size_t)n < sizeof(e->text))
-        snprintf(e->text + n, sizeof(e->text) - (size_t)n, ": %s", old);
+        snprintf(e->text + n, sizeof(e->text) - (size_t)n, "%s%s", old[0] == '.' ? "" : ": ", old);
     trim_text(e->text);
     return err;
 }

@@ -25,7 +25,8 @@ int error_set(struct error *e, int err, const char *fmt, ...) __attribute__((for
 int error_code(struct error *e, int err, const char *code, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* Puts "context: " before the sentence that is there. Returns `err`. */
+/* Puts "context: " before the sentence that is there; before one that begins with ".key: " the context alone:
+ * the path goes on. Returns `err`. */
 int error_prefix(struct error *e, int err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 int error_oom(struct error *e);

@@ -410,6 +410,7 @@ const struct method method_encode = {
     .options = &table,
     .options_size = sizeof(struct encode_options),
     .check = check,
+    .folds = true,
     .plan = plan,
     .apply = apply,
 };

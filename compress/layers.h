@@ -9,21 +9,26 @@
 
 #include <stdbool.h>
 
+#include "compress/overrides.h"
 #include "engine/graph.h"
 
 struct scope {
     const char *const *include; /* NULL-terminated globs; NULL: everything, method's default skips apply */
     const char *const *exclude;
+    const void *options;               /* of the step; may be NULL */
+    const struct overrides *overrides; /* of single layers; may be NULL */
+    bool takes_sparse; /* float weights in a sparse structure are not skipped (struct method) */
 };
 
 struct layer_entry {
     int node; /* index in the graph it was listed from */
     const char *id;
-    int64_t rows, cols; /* W[rows][cols]: output channels x inputs of one output */
-    int64_t params;     /* weight elements */
-    int64_t bytes;      /* of the weights now */
-    const char *form;   /* that its weights have already (weight.h), which are then skipped; NULL: plain */
-    bool is_named;      /* selected by an include other than "*": overrides default skips */
+    int64_t rows, cols;  /* W[rows][cols]: output channels x inputs of one output */
+    int64_t params;      /* weight elements */
+    int64_t bytes;       /* of the weights now */
+    const char *form;    /* that its weights have already (weight.h), which are then skipped; NULL: plain */
+    const void *options; /* the step's with this layer's overrides; NULL: the scope has none */
+    bool is_named;       /* selected by an include other than "*": overrides default skips */
     bool is_selected;
     const char *reason; /* why it is skipped; static string, NULL when selected */
 };
@@ -40,6 +45,14 @@ void layers_done(struct layers *l);
 void layer_skip(struct layer_entry *e, const char *reason);
 extern const char layer_encoded[]; /* the reason why encoded layers are skipped */
 struct layer_entry *layers_find(const struct layers *l, int node);
+
+/* Each glob of the scope must match a layer. Errors: -EINVAL, naming the glob and the layers whose names are
+ * nearest. */
+int layers_check_scope(const struct layers *l, const struct scope *scope, struct error *err);
+
+/* Weights that are plain floats in a sparse structure become ordinary dense ones, their zeros exact: what a
+ * method takes that keeps zeros, and training. */
+int layers_spread(struct graph *g, struct error *err);
 
 /* An id matches a glob itself, and as the base of a product: "conv3" matches "conv3/u" (methods.md, Layer
  * ids). */

@@ -28,6 +28,7 @@
 struct work {
     struct graph *graph;           /* owned; each step leaves a graph that graph_finish accepted */
     const struct samples *samples; /* calibration data; NULL: none given */
+    const struct graph *parent;    /* the job's `from` */
     const struct progress *progress;
     uint64_t seed;
     const char *checkpoint; /* folder for what a long step may go on from, of this job alone; NULL: none */
@@ -40,7 +41,7 @@ struct work {
 struct effect {
     const char *form; /* weight form afterwards: "int8"; NULL: unchanged */
     int64_t bytes;    /* of its weights in the file afterwards */
-    int64_t macs;     /* afterwards; -1: unchanged */
+    int64_t macs;     /* afterwards, of what is not zero; -1: unchanged */
 };
 
 struct method {
@@ -49,7 +50,16 @@ struct method {
     const char *source; /* papers */
     const struct param_table *options;
     size_t options_size;
-    bool needs_data; /* refused with data_required without samples */
+    bool needs_data;   /* refused with data_required without samples */
+    bool folds;        /* its layers are those of the graph with batch norm folded (fold.h) */
+    bool takes_sparse; /* layers whose float weights an earlier step stored sparsely are its own too: it finds
+                          them as plain weights with exact zeros, which it keeps (keep_zeros.h) */
+
+    bool leaves_float; /* the forms it writes hold floats, in any structure: they can still be trained and
+                          taken by the methods that take sparse ones */
+
+    /* Do these options need samples? NULL: no more than `needs_data` says. */
+    bool (*wants_data)(const void *options);
 
     /* Combinations the option table cannot express. NULL: none. The path of the step is prefixed by the
      * caller. */
@@ -59,6 +69,10 @@ struct method {
      * layers->n entries. */
     int (*plan)(const struct graph *g, const void *options, struct layers *layers, struct effect *effects,
         struct error *err);
+
+    /* For the dry run: gives `g` the shapes that the step would leave, so that later steps and all MACs are
+     * planned on them; what the weights are does not matter. NULL: shapes stay. */
+    int (*outline)(struct graph *g, const void *options, const struct layers *layers, struct error *err);
 
     /* Rewrites work->graph; layers as plan left them (ids, not indices, are stable if the method folds
      * first). Fills `report` (a JSON object) with what it found, for the variant's report. */

@@ -86,6 +86,7 @@ const struct method method_quantize = {
     .source = "Jacob et al. 2018; Krishnamoorthi 2018",
     .options = &table,
     .options_size = sizeof(struct quantize_options),
+    .folds = true,
     .plan = plan,
     .apply = apply,
 };

@@ -52,12 +52,13 @@ static const struct param common_rows[] = {
     },
 };
 static const struct param_table common_table = {common_rows, 2};
-static const char *const common_keys[] = {"method", "layers", "recover", NULL};
+static const char *const common_keys[] = {"method", "layers", "recover", "overrides", NULL};
 
 struct step {
     const struct method *method;
     void *options;
     struct common common;
+    struct overrides overrides;
 };
 
 struct recipe {
@@ -73,6 +74,7 @@ struct recipe *recipe_free(struct recipe *r) {
             param_done(r->step[i].method->options, r->step[i].options);
         free(r->step[i].options);
         param_done(&common_table, &r->step[i].common);
+        overrides_done(&r->step[i].overrides);
     }
     free(r);
     return NULL;
@@ -81,8 +83,8 @@ struct recipe *recipe_free(struct recipe *r) {
 /* The common part of a step's object: the keys that are not the method's. */
 static int read_common(
     const struct method *m, const json_t *j, const char *path, struct common *ret, struct error *err) {
-    const char *method_keys[64] = {"method"};
-    size_t n = 1;
+    const char *method_keys[64] = {"method", "overrides"};
+    size_t n = 2;
     int r = param_defaults(&common_table, ret, err);
 
     for (size_t i = 0; i < m->options->n && n < 63; i++)
@@ -90,13 +92,23 @@ static int read_common(
     return r < 0 ? r : param_set_json(&common_table, j, method_keys, path, ret, err);
 }
 
-/* A sentence that begins with ".key: " is about that key: the path goes on. */
-static int check_options(const struct step *s, const char *path, struct error *err) {
-    struct error e = {0};
-    int r = s->method->check(s->options, &e);
+static int check_options(const struct method *m, const void *options, const char *path, struct error *err) {
+    int r = m->check ? m->check(options, err) : 0;
 
-    if (r < 0)
-        error_code(err, r, e.code, "%s%s%s", path, e.text[0] == '.' ? "" : ": ", e.text);
+    return r < 0 ? error_prefix(err, r, "%s", path) : 0;
+}
+
+static int read_overrides(const json_t *j, const char *path, struct step *s, struct error *err) {
+    char at[320];
+    int r;
+
+    snprintf(at, sizeof(at), "%s.overrides", path);
+    r = overrides_read(json_object_get(j, "overrides"), s->method->options, s->method->options_size, j,
+        common_keys, at, &s->overrides, err);
+    for (size_t i = 0; r == 0 && i < s->overrides.n; i++) {
+        snprintf(at, sizeof(at), "%s.overrides[\"%.200s\"]", path, s->overrides.item[i].glob);
+        r = check_options(s->method, s->overrides.item[i].options, at, err);
+    }
     return r;
 }
 
@@ -120,9 +132,9 @@ static int read_step(const json_t *j, size_t index, struct step *ret, struct err
         r = read_common(ret->method, j, path, &ret->common, err);
     if (r == 0)
         r = param_set_json(ret->method->options, j, common_keys, path, ret->options, err);
-    if (r == 0 && ret->method->check)
-        r = check_options(ret, path, err);
-    return r;
+    if (r == 0)
+        r = check_options(ret->method, ret->options, path, err);
+    return r < 0 ? r : read_overrides(j, path, ret, err);
 }
 
 int recipe_new(const json_t *steps, struct recipe **ret, struct error *err) {
@@ -146,13 +158,21 @@ int recipe_new(const json_t *steps, struct recipe **ret, struct error *err) {
     return 0;
 }
 
+static bool method_needs_data(const struct step *s) {
+    bool needs = s->method->needs_data || (s->method->wants_data && s->method->wants_data(s->options));
+
+    for (size_t i = 0; !needs && s->method->wants_data && i < s->overrides.n; i++)
+        needs = s->method->wants_data(s->overrides.item[i].options);
+    return needs;
+}
+
 static bool needs_data(const struct recover *r) {
     return r->calibrate.is_wanted || recover_trains(r);
 }
 
 bool recipe_needs_data(const struct recipe *r) {
     for (size_t i = 0; i < r->n; i++)
-        if (r->step[i].method->needs_data || needs_data(&r->step[i].common.recover))
+        if (method_needs_data(&r->step[i]) || needs_data(&r->step[i].common.recover))
             return true;
     return false;
 }
@@ -170,9 +190,9 @@ static int check_data(const struct recipe *r, bool has_data, struct error *err) 
     for (size_t i = 0; i < r->n; i++) {
         const struct step *s = &r->step[i];
 
-        if (!has_data && s->method->needs_data)
-            return error_code(err, -EBADMSG, "data_required", "steps[%zu]: method '%s' needs a data set", i,
-                s->method->name);
+        if (!has_data && method_needs_data(s))
+            return error_code(err, -EBADMSG, "data_required", "steps[%zu]: method '%s' needs a data set%s", i,
+                s->method->name, s->method->needs_data ? "" : " with these options");
         if (!has_data && needs_data(&s->common.recover))
             return error_code(err, -EBADMSG, "data_required", "steps[%zu].recover needs a data set", i);
     }
@@ -180,8 +200,11 @@ static int check_data(const struct recipe *r, bool has_data, struct error *err) 
 }
 
 static struct scope scope_of(const struct step *s) {
-    return (struct scope){
-        (const char *const *)s->common.layers.include, (const char *const *)s->common.layers.exclude};
+    return (struct scope){.include = (const char *const *)s->common.layers.include,
+        .exclude = (const char *const *)s->common.layers.exclude,
+        .options = s->options,
+        .overrides = &s->overrides,
+        .takes_sparse = s->method->takes_sparse};
 }
 
 static int64_t macs_of(const struct summary *s, const char *id) {
@@ -191,30 +214,49 @@ static int64_t macs_of(const struct summary *s, const char *id) {
     return 0;
 }
 
-static json_t *effect_json(const struct layer_entry *e, const struct effect *f, const struct summary *now) {
+static json_t *effect_json(const struct layer_entry *e, const struct effect *f, int64_t macs) {
     int64_t before = e->bytes;
-    int64_t macs = e->is_selected && f->macs >= 0 ? f->macs : macs_of(now, e->id);
 
     return json_pack("{s:s, s:s, s:s?, s:s?, s:I, s:I, s:I}", "id", e->id, "action",
         e->is_selected ? "change" : "skip", "reason", e->reason, "form", e->is_selected ? f->form : NULL,
         "bytes_before", (json_int_t)before, "bytes", (json_int_t)(e->is_selected ? f->bytes : before), "macs",
-        (json_int_t)macs);
+        (json_int_t)(e->is_selected && f->macs >= 0 ? f->macs : macs));
 }
 
-/* Steps of a recipe are planned on the network it begins with: what the ones before would encode. */
-static void skip_encoded(struct layers *layers, const json_t *steps) {
+/* What the step before says of a layer; NULL: it is the first, or the layer is new. */
+static const json_t *row_before(const json_t *steps, const char *id) {
+    const json_t *list = json_object_get(json_array_get(steps, json_array_size(steps) - 1), "layers");
+
+    for (size_t i = 0; json_array_size(steps) && i < json_array_size(list); i++)
+        if (!strcmp(json_string_value(json_object_get(json_array_get(list, i), "id")), id))
+            return json_array_get(list, i);
+    return NULL;
+}
+
+static struct layer_entry *find_layer(struct layers *l, const char *id) {
+    for (size_t i = 0; i < l->n; i++)
+        if (!strcmp(l->entry[i].id, id))
+            return &l->entry[i];
+    return NULL;
+}
+
+/* Steps of a recipe are planned on the shapes that the ones before leave, with weights that they do not
+ * touch: forms, bytes and zeros are what their plans say. */
+static void take_plans(struct layers *layers, const json_t *steps, bool takes_sparse) {
     const json_t *step, *row;
     size_t i, k;
 
     json_array_foreach(steps, i, step) json_array_foreach(json_object_get(step, "layers"), k, row) {
-        struct layer_entry *e = &layers->entry[k];
+        const struct method *m = method_find(json_string_value(json_object_get(step, "method")));
+        struct layer_entry *e = find_layer(layers, json_string_value(json_object_get(row, "id")));
         const char *form = json_string_value(json_object_get(row, "form"));
 
-        if (!form || !strcmp(form, "dense"))
+        if (!e || !form)
             continue;
-        e->form = form;
         e->bytes = json_integer_value(json_object_get(row, "bytes"));
-        layer_skip(e, layer_encoded);
+        e->form = !strcmp(form, "dense") || (m->leaves_float && takes_sparse) ? NULL : form;
+        if (e->form)
+            layer_skip(e, layer_encoded);
     }
 }
 
@@ -233,46 +275,72 @@ static int check_training(
     return 0;
 }
 
-/* `steps`: the plans of those before it. */
-static int plan_step(const struct step *s, const json_t *steps, struct graph *g, const struct summary *now,
-    json_t *ret, struct error *err) {
-    _cleanup_(layers_done) struct layers layers = {0};
-    struct scope scope = scope_of(s);
-    _cleanup_(freep) struct effect *effects = NULL;
+/* A layer's MACs: of the shape, or the fewer that an earlier step leaves. */
+static int64_t macs_before(const json_t *steps, const struct summary *now, const char *id) {
+    int64_t macs = macs_of(now, id);
+    const json_t *row = row_before(steps, id);
+    int64_t planned = row ? json_integer_value(json_object_get(row, "macs")) : macs;
+
+    return planned < macs ? planned : macs;
+}
+
+static int list_effects(const struct step *s, const json_t *steps, const struct layers *layers,
+    const struct effect *effects, const struct summary *now, json_t *ret, struct error *err) {
     json_t *list = json_array(), *affected = json_array(), *skipped = json_array();
     int64_t bytes = 0, before = 0;
-    int r = layers_list(g, &scope, &layers, err);
 
-    if (r < 0)
-        return r;
-    skip_encoded(&layers, steps);
-    effects = calloc(layers.n + 1, sizeof(*effects));
-    if (!effects)
-        return error_oom(err);
-    r = s->method->plan(g, s->options, &layers, effects, err);
-    if (r == 0)
-        r = check_training(s, &layers, effects, err);
-    if (r < 0)
-        return r;
-    for (size_t i = 0; i < layers.n; i++) {
-        const struct layer_entry *e = &layers.entry[i];
+    for (size_t i = 0; i < layers->n; i++) {
+        const struct layer_entry *e = &layers->entry[i];
 
-        json_array_append_new(list, effect_json(e, &effects[i], now));
+        json_array_append_new(list, effect_json(e, &effects[i], macs_before(steps, now, e->id)));
         json_array_append_new(e->is_selected ? affected : skipped, json_string(e->id));
         before += e->bytes;
         bytes += e->is_selected ? effects[i].bytes : e->bytes;
     }
-    if (json_array_size(affected) == 0)
-        return error_code(err, -EBADMSG, "method_not_applicable", "method '%s' applies to no layer%s%s",
-            s->method->name, layers.n ? ": " : "",
-            layers.n && layers.entry[0].reason ? layers.entry[0].reason : "");
     json_object_set_new(ret, "method", json_string(s->method->name));
     json_object_set_new(ret, "layers", list);
     json_object_set_new(ret, "affected", affected);
     json_object_set_new(ret, "skipped", skipped);
     json_object_set_new(ret, "weight_bytes_before", json_integer(before));
     json_object_set_new(ret, "weight_bytes", json_integer(bytes));
-    return 0;
+    if (json_array_size(affected) > 0)
+        return 0;
+    return error_code(err, -EBADMSG, "method_not_applicable", "method '%s' applies to no layer%s%s",
+        s->method->name, layers->n ? ": " : "",
+        layers->n && layers->entry[0].reason ? layers->entry[0].reason : "");
+}
+
+/* `steps`: the plans of those before it. Leaves `g` in the shape that the step would. */
+static int plan_step(
+    const struct step *s, const json_t *steps, struct graph *g, json_t *ret, struct error *err) {
+    _cleanup_(layers_done) struct layers layers = {0};
+    _cleanup_(summary_freep) struct summary *now = NULL;
+    _cleanup_(freep) struct effect *effects = NULL;
+    struct scope scope = scope_of(s);
+    int r = s->method->folds ? fold_graph(g, err) : 0;
+
+    if (r == 0)
+        r = summary_new(g, &now, err);
+    if (r == 0)
+        r = layers_list(g, &scope, &layers, err);
+    if (r == 0)
+        r = layers_check_scope(&layers, &scope, err);
+    if (r < 0)
+        return r;
+    take_plans(&layers, steps, s->method->takes_sparse);
+    effects = calloc(layers.n + 1, sizeof(*effects));
+    if (!effects)
+        return error_oom(err);
+    for (size_t i = 0; i < layers.n; i++)
+        effects[i].macs = -1;
+    r = s->method->plan(g, s->options, &layers, effects, err);
+    if (r == 0)
+        r = check_training(s, &layers, effects, err);
+    if (r == 0)
+        r = list_effects(s, steps, &layers, effects, now, ret, err);
+    if (r == 0 && s->method->outline)
+        r = s->method->outline(g, s->options, &layers, err);
+    return r;
 }
 
 static bool has_text(const json_t *list, const char *text) {
@@ -282,8 +350,24 @@ static bool has_text(const json_t *list, const char *text) {
     return false;
 }
 
+/* MACs of the network that is left: of its shapes, without what the plans of its layers say is zero. */
+static int64_t macs_left(const struct summary *now, const json_t *last) {
+    int64_t macs = now->macs;
+    const json_t *row;
+    size_t i;
+
+    json_array_foreach(json_object_get(last, "layers"), i, row) {
+        int64_t whole = macs_of(now, json_string_value(json_object_get(row, "id")));
+        int64_t planned = json_integer_value(json_object_get(row, "macs"));
+
+        if (planned < whole)
+            macs -= whole - planned;
+    }
+    return macs;
+}
+
 /* What all steps together come to: the last one's layers and bytes, every layer that some step touches. */
-static json_t *plan_totals(const struct summary *now, json_t *steps) {
+static json_t *plan_totals(const struct summary *now, int64_t macs_at_first, json_t *steps) {
     json_t *last = json_array_get(steps, json_array_size(steps) - 1), *affected = json_array();
 
     for (size_t i = 0; i < json_array_size(steps); i++) {
@@ -293,47 +377,58 @@ static json_t *plan_totals(const struct summary *now, json_t *steps) {
             if (!has_text(affected, json_string_value(json_array_get(list, k))))
                 json_array_append(affected, json_array_get(list, k));
     }
-    /* no step there is changes the work, only its precision */
-    return json_pack("{s:o, s:o, s:O, s:O, s:O, s:O, s:I}", "steps", steps, "affected", affected, "skipped",
-        json_object_get(last, "skipped"), "layers", json_object_get(last, "layers"), "bytes_before",
-        json_object_get(last, "weight_bytes_before"), "bytes", json_object_get(last, "weight_bytes"), "macs",
-        (json_int_t)now->macs);
+    return json_pack("{s:o, s:o, s:O, s:O, s:O, s:O, s:I, s:I}", "steps", steps, "affected", affected,
+        "skipped", json_object_get(last, "skipped"), "layers", json_object_get(last, "layers"),
+        "bytes_before", json_object_get(json_array_get(steps, 0), "weight_bytes_before"), "bytes",
+        json_object_get(last, "weight_bytes"), "macs_before", (json_int_t)macs_at_first, "macs",
+        (json_int_t)macs_left(now, last));
 }
 
 int recipe_plan(
     const struct recipe *r, const struct graph *g, bool has_data, json_t **ret, struct error *err) {
-    _cleanup_(graph_freep) struct graph *folded = NULL;
-    _cleanup_(summary_freep) struct summary *now = NULL;
+    _cleanup_(graph_freep) struct graph *planned = NULL;
+    _cleanup_(summary_freep) struct summary *first = NULL, *last = NULL;
     json_t *steps = json_array();
     int e = check_data(r, has_data, err);
 
     if (e == 0)
-        e = graph_clone(g, &folded, err);
+        e = graph_clone(g, &planned, err);
     if (e == 0)
-        e = fold_graph(folded, err);
-    if (e == 0)
-        e = summary_new(folded, &now, err);
+        e = summary_new(planned, &first, err);
     for (size_t i = 0; e == 0 && i < r->n; i++) {
         json_t *step = json_object();
 
-        e = plan_step(&r->step[i], steps, folded, now, step, err);
+        e = plan_step(&r->step[i], steps, planned, step, err);
         json_array_append_new(steps, step);
         if (e < 0)
             error_prefix(err, e, "steps[%zu]", i);
     }
+    if (e == 0)
+        e = summary_new(planned, &last, err);
     if (e < 0) {
         json_decref(steps);
         return e;
     }
-    *ret = plan_totals(now, steps);
+    *ret = plan_totals(last, first->macs, steps);
     return *ret ? 0 : error_oom(err);
+}
+
+static int check_scope(struct graph *g, const struct scope *scope, struct error *err) {
+    _cleanup_(layers_done) struct layers layers = {0};
+    int r = layers_list(g, scope, &layers, err);
+
+    return r < 0 ? r : layers_check_scope(&layers, scope, err);
 }
 
 static int run_step(
     const struct step *s, struct work *work, const struct graph *parent, json_t *report, struct error *err) {
     struct scope scope = scope_of(s);
-    int r = s->method->apply(work, s->options, &scope, report, err);
+    int r = check_scope(work->graph, &scope, err);
 
+    if (r == 0 && s->method->takes_sparse)
+        r = layers_spread(work->graph, err);
+    if (r == 0)
+        r = s->method->apply(work, s->options, &scope, report, err);
     if (r == 0)
         r = recover_run(work, parent, &s->common.recover, report, err);
     if (r == 0 && graph_drop_unused(work->graph) < 0)
@@ -349,6 +444,7 @@ int recipe_run(
 
     if (e == 0)
         e = graph_clone(work->graph, &parent, err);
+    work->parent = parent;
     for (size_t i = 0; e == 0 && i < r->n; i++) {
         json_t *report = json_object();
 
@@ -362,6 +458,7 @@ int recipe_run(
         if (e < 0 && e != -ECANCELED)
             error_prefix(err, e, "steps[%zu]", i);
     }
+    work->parent = NULL;
     if (e < 0) {
         json_decref(reports);
         return e;
@@ -393,10 +490,23 @@ json_t *recipe_list(void) {
     return json_pack("{s:o, s:n}", "items", items, "next_cursor");
 }
 
+/* `properties` of the method: those that single layers may have otherwise. */
+static json_t *overrides_schema(const json_t *properties) {
+    json_t *per_layer = json_object(), *all = (json_t *)(uintptr_t)properties, *value;
+    const char *key;
+
+    json_object_foreach(all, key, value) if (json_object_get(value, "x-per-layer"))
+        json_object_set(per_layer, key, value);
+    return json_pack("{s:s, s:s, s:{s:s, s:b, s:o}}", "type", "object", "description",
+        "options of the layers that a glob matches; the last that matches wins", "additionalProperties",
+        "type", "object", "additionalProperties", 0, "properties", per_layer);
+}
+
 static json_t *method_json(const struct method *m) {
     json_t *schema = param_schema(m->options), *common = param_schema(&common_table);
     json_t *properties = json_object_get(schema, "properties");
 
+    json_object_set_new(properties, "overrides", overrides_schema(properties));
     json_object_update(properties, json_object_get(common, "properties"));
     json_object_set_new(properties, "method", json_pack("{s:s}", "const", m->name));
     json_object_set_new(schema, "required", json_pack("[s]", "method"));

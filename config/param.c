@@ -167,8 +167,19 @@ int param_set_text(const struct param *p, const char *text, void *ret, struct er
     case PARAM_LIST: return set_list(p, text, ret, err);
     case PARAM_OBJECT:
     case PARAM_OBJECTS:
+    case PARAM_JSON:
     default: return error_set(err, -EINVAL, "%s: an object cannot be given as text", p->name);
     }
+}
+
+/* The word that stands in an object's place. */
+static int set_word(const struct param *p, const char *text, const char *path, void *ret, struct error *err) {
+    for (int i = 0; p->choices[i]; i++)
+        if (!strcmp(p->choices[i], text)) {
+            *(int *)((char *)ret + p->word_at) = i;
+            return 0;
+        }
+    return bad_choice(p, text, path, err);
 }
 
 int param_defaults(const struct param_table *t, void *ret, struct error *err) {
@@ -176,9 +187,11 @@ int param_defaults(const struct param_table *t, void *ret, struct error *err) {
         const struct param *p = &t->param[i];
         int r = 0;
 
-        if (p->type == PARAM_OBJECT)
+        if (p->type == PARAM_OBJECT) {
             r = param_defaults(p->table, member(p, ret), err);
-        else if (p->dflt)
+            if (r == 0 && p->choices)
+                r = set_word(p, p->dflt, p->name, ret, err);
+        } else if (p->dflt)
             r = param_set_text(p, p->dflt, ret, err);
         if (r < 0)
             return r;
@@ -250,6 +263,17 @@ static int objects_from_json(
     return r;
 }
 
+static int object_from_json(
+    const struct param *p, const json_t *j, const char *path, void *ret, struct error *err) {
+    if (p->choices && json_is_string(j))
+        return set_word(p, json_string_value(j), path, ret, err);
+    if (p->choices)
+        *(int *)((char *)ret + p->word_at) = -1;
+    if (p->given_at != NO_OFFSET)
+        *(bool *)((char *)ret + p->given_at) = true;
+    return param_set_json(p->table, j, NULL, path, member(p, ret), err);
+}
+
 static int set_json(const struct param *p, const json_t *j, const char *path, void *ret, struct error *err) {
     switch (p->type) {
     case PARAM_BOOL:
@@ -273,11 +297,12 @@ static int set_json(const struct param *p, const json_t *j, const char *path, vo
                                  : wrong_type(path, "a string", err);
     case PARAM_LIST: return list_from_json(p, j, path, ret, err);
     case PARAM_OBJECTS: return objects_from_json(p, j, path, ret, err);
+    case PARAM_JSON:
+        json_decref(*(json_t **)member(p, ret));
+        *(json_t **)member(p, ret) = json_deep_copy(j);
+        return *(json_t **)member(p, ret) ? 0 : error_oom(err);
     case PARAM_OBJECT:
-    default:
-        if (p->given_at != NO_OFFSET)
-            *(bool *)((char *)ret + p->given_at) = true;
-        return param_set_json(p->table, j, NULL, path, member(p, ret), err);
+    default: return object_from_json(p, j, path, ret, err);
     }
 }
 
@@ -375,6 +400,7 @@ int param_print(const struct param *p, const void *from, struct buf *ret) {
     case PARAM_LIST: return print_list(*(char **const *)m, ret);
     case PARAM_OBJECT:
     case PARAM_OBJECTS:
+    case PARAM_JSON:
     default: return -EINVAL;
     }
 }
@@ -385,6 +411,13 @@ static json_t *objects_json(const struct param *p, const struct param_objects *o
     for (size_t i = 0; list && i < o->n; i++)
         json_array_append_new(list, param_json(p->table, item_of(p, o, i)));
     return list;
+}
+
+/* What stands in an object's place; NULL: the object does. */
+static const char *word_of(const struct param *p, const void *from) {
+    int word = p->choices ? *(const int *)((const char *)from + p->word_at) : -1;
+
+    return word >= 0 ? p->choices[word] : NULL;
 }
 
 static json_t *value_json(const struct param *p, const void *from) {
@@ -404,13 +437,20 @@ static json_t *value_json(const struct param *p, const void *from) {
             json_array_append_new(list, json_string(*s));
         return list;
     case PARAM_OBJECTS: return objects_json(p, m);
+    case PARAM_JSON: return *(json_t *const *)m ? json_deep_copy(*(json_t *const *)m) : json_null();
     case PARAM_OBJECT:
-    default: return param_json(p->table, m);
+    default: {
+        const char *word = word_of(p, from);
+
+        return word ? json_string(word) : param_json(p->table, m);
+    }
     }
 }
 
 static bool is_absent(const struct param *p, const void *from) {
-    return p->type == PARAM_OBJECT && p->given_at != NO_OFFSET &&
+    if (p->type == PARAM_JSON)
+        return !*(json_t *const *)const_member(p, from);
+    return p->type == PARAM_OBJECT && !word_of(p, from) && p->given_at != NO_OFFSET &&
            !*(const bool *)((const char *)from + p->given_at);
 }
 
@@ -423,6 +463,14 @@ json_t *param_json(const struct param_table *t, const void *from) {
     return o;
 }
 
+static json_t *choices_schema(const struct param *p) {
+    json_t *choices = json_array();
+
+    for (size_t i = 0; p->choices[i]; i++)
+        json_array_append_new(choices, json_string(p->choices[i]));
+    return json_pack("{s:s, s:o}", "type", "string", "enum", choices);
+}
+
 static json_t *type_schema(const struct param *p) {
     static const char *const types[] = {
         [PARAM_BOOL] = "boolean",
@@ -431,8 +479,12 @@ static json_t *type_schema(const struct param *p) {
         [PARAM_REAL] = "number",
         [PARAM_STRING] = "string",
     };
-    json_t *choices, *o;
+    json_t *o;
 
+    if (p->type == PARAM_JSON)
+        return json_object();
+    if (p->type == PARAM_OBJECT && p->choices)
+        return json_pack("{s:[o, o]}", "oneOf", choices_schema(p), param_schema(p->table));
     if (p->type == PARAM_OBJECT)
         return param_schema(p->table);
     if (p->type == PARAM_OBJECTS)
@@ -448,10 +500,7 @@ static json_t *type_schema(const struct param *p) {
         }
         return o;
     }
-    choices = json_array();
-    for (size_t i = 0; p->choices[i]; i++)
-        json_array_append_new(choices, json_string(p->choices[i]));
-    return json_pack("{s:s, s:o}", "type", "string", "enum", choices);
+    return choices_schema(p);
 }
 
 /* The default as the JSON value it stands for; NULL: none. */
@@ -469,6 +518,8 @@ static json_t *default_json(const struct param *p) {
     json_t *j;
 
     alone.at = 0;
+    if (p->type == PARAM_OBJECT && p->choices)
+        return json_string(p->dflt);
     if (!p->dflt || p->type == PARAM_OBJECT || param_set_text(&alone, p->dflt, &v, NULL) < 0)
         return NULL;
     j = value_json(&alone, &v);
@@ -495,6 +546,8 @@ static json_t *row_schema(const struct param *p) {
     }
     if (dflt)
         json_object_set_new(o, "default", dflt);
+    if (p->per_layer)
+        json_object_set_new(o, "x-per-layer", json_true());
     return o;
 }
 
@@ -514,6 +567,10 @@ void param_done(const struct param_table *t, void *of) {
         if (p->type == PARAM_STRING) {
             free(*(char **)member(p, of));
             *(char **)member(p, of) = NULL;
+        }
+        if (p->type == PARAM_JSON) {
+            json_decref(*(json_t **)member(p, of));
+            *(json_t **)member(p, of) = NULL;
         }
         if (p->type == PARAM_LIST) {
             free_list(*(char ***)member(p, of));

@@ -26,6 +26,7 @@ enum param_type {
     PARAM_LIST,    /* char **, owned, NULL-terminated, NULL: empty; text: separated by commas or blanks */
     PARAM_OBJECT,  /* a nested struct, inline; its bool `is_given` tells whether it stood there */
     PARAM_OBJECTS, /* struct param_objects: a list of structs of one table; at most `max` of them */
+    PARAM_JSON,    /* json_t *, owned, NULL: not set; any value, which its reader checks */
 };
 
 struct param_objects {
@@ -39,15 +40,18 @@ struct param {
     const char *name; /* snake_case; the flag is --name with '-' for '_', the variable BONSAI_NAME */
     enum param_type type;
     size_t at;
-    double min, max;                 /* INT, SIZE, REAL; both 0: unbounded */
-    const char *dflt;                /* as text; NULL: 0, NULL or empty */
-    const char *const *choices;      /* ENUM: NULL-terminated */
+    double min, max;            /* INT, SIZE, REAL; both 0: unbounded */
+    const char *dflt;           /* as text; NULL: 0, NULL or empty */
+    const char *const *choices; /* ENUM: NULL-terminated; OBJECT: words that may stand in its place */
+    size_t word_at;             /* OBJECT with choices: offset of an int in the outer struct, the word's index
+                                   (by default `dflt`'s), -1: the object stood there */
     const struct param_table *table; /* OBJECT, OBJECTS */
     size_t item_size;                /* OBJECTS */
     size_t given_at;                 /* OBJECT: offset of the bool in the outer struct; NO_OFFSET: none */
     /* "scheme=int8,int4": the key may stand only when that ENUM of the same table has one of the values.
      * NULL: always */
     const char *when;
+    bool per_layer; /* may stand in a step's overrides of single layers */
     const char *doc;
     const char *source; /* paper; NULL: none */
 };

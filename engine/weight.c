@@ -154,6 +154,10 @@ bool weight_is_encoded(const struct weight *w) {
     return w->structure != &weight_structure_dense || w->code != &weight_code_f32;
 }
 
+bool weight_is_sparse_float(const struct weight *w) {
+    return w->structure != &weight_structure_dense && w->code == &weight_code_f32;
+}
+
 size_t weight_bytes(const struct weight *w) {
     int64_t n = weight_count_stored(w), dim = 1;
     size_t book = 0;

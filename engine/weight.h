@@ -135,6 +135,9 @@ bool weight_is_plain(const struct weight *w);
 /* Stored as something else than one float for each element. */
 bool weight_is_encoded(const struct weight *w);
 
+/* Floats of which a structure other than dense says which exist: pruned, and nothing else. */
+bool weight_is_sparse_float(const struct weight *w);
+
 /* Dense floats, in the order of `shape`; count(shape) elements. */
 int weight_decode(const struct weight *w, float *ret, struct error *err);
 

@@ -22,7 +22,13 @@ struct outer {
     bool has_inner;
     struct inner inner;
     struct param_objects parts;
+    int rank_word;
+    bool has_rank;
+    struct inner rank;
+    json_t *free_form;
 };
+
+static const char *const rank_words[] = {"none", "auto", NULL};
 
 static const struct param inner_rows[] = {
     {.name = "depth",
@@ -73,8 +79,18 @@ static const struct param outer_rows[] = {
         .table = &inner_table,
         .item_size = sizeof(struct inner),
         .max = 3},
+    {.name = "rank",
+        .type = PARAM_OBJECT,
+        .at = offsetof(struct outer, rank),
+        .table = &inner_table,
+        .given_at = offsetof(struct outer, has_rank),
+        .choices = rank_words,
+        .word_at = offsetof(struct outer, rank_word),
+        .dflt = "auto",
+        .per_layer = true},
+    {.name = "free_form", .type = PARAM_JSON, .at = offsetof(struct outer, free_form)},
 };
-static const struct param_table table = {outer_rows, 8};
+static const struct param_table table = {outer_rows, 10};
 
 static void outer_done(struct outer *o) {
     param_done(&table, o);
@@ -124,6 +140,44 @@ static void test_lists_of_objects_arrive(void **state) {
     json_decref(again);
 }
 
+static void test_a_word_may_stand_in_an_objects_place(void **state) {
+    _cleanup_(outer_done) struct outer none = {0}, word = {0}, object = {0};
+    struct error err = {0};
+    json_t *j;
+
+    (void)state;
+    assert_int_equal(set("{}", &none, &err), 0);
+    assert_true(none.rank_word == 1 && !none.has_rank);
+    assert_int_equal(set("{\"rank\": \"none\"}", &word, &err), 0);
+    assert_true(word.rank_word == 0 && !word.has_rank);
+    assert_int_equal(set("{\"rank\": {\"depth\": 7}}", &object, &err), 0);
+    assert_true(object.rank_word == -1 && object.has_rank && object.rank.depth == 7);
+    j = param_json(&table, &none);
+    assert_string_equal(json_string_value(json_object_get(j, "rank")), "auto");
+    json_decref(j);
+    j = param_json(&table, &object);
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(j, "rank"), "depth")), 7);
+    json_decref(j);
+    j = param_schema(&table);
+    assert_int_equal(
+        json_array_size(json_object_get(json_object_get(json_object_get(j, "properties"), "rank"), "oneOf")),
+        2);
+    json_decref(j);
+}
+
+static void test_json_is_taken_as_it_stands(void **state) {
+    _cleanup_(outer_done) struct outer o = {0};
+    struct error err = {0};
+    json_t *again;
+
+    (void)state;
+    assert_int_equal(set("{\"free_form\": {\"conv3\": [1, 2]}}", &o, &err), 0);
+    assert_int_equal(json_array_size(json_object_get(o.free_form, "conv3")), 2);
+    again = param_json(&table, &o);
+    assert_true(json_equal(json_object_get(again, "free_form"), o.free_form));
+    json_decref(again);
+}
+
 static void test_bad_json_is_refused_with_its_path(void **state) {
     static const struct {
         const char *json, *complaint, *code;
@@ -132,6 +186,8 @@ static void test_bad_json_is_refused_with_its_path(void **state) {
         {"{\"inner\": {\"deep\": 1}}", "steps[1].inner.deep is not known", "unknown_field"},
         {"{\"parts\": [{}, {\"deep\": 1}]}", "steps[1].parts[1].deep is not known", "unknown_field"},
         {"{\"parts\": []}", "steps[1].parts is not a list of 1 to 3 objects", NULL},
+        {"{\"rank\": \"some\"}", "steps[1].rank: 'some' is not one of none, auto", NULL},
+        {"{\"rank\": 3}", "steps[1].rank is not an object", NULL},
         {"{\"parts\": {}}", "steps[1].parts is not a list of 1 to 3 objects", NULL},
         {"{\"count\": 9}", "steps[1].count: 9 is not from 1 to 8", NULL},
         {"{\"count\": 1.5}", "steps[1].count is not a whole number", NULL},
@@ -235,6 +291,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults_and_values_arrive),
         cmocka_unit_test(test_lists_of_objects_arrive),
+        cmocka_unit_test(test_a_word_may_stand_in_an_objects_place),
+        cmocka_unit_test(test_json_is_taken_as_it_stands),
         cmocka_unit_test(test_bad_json_is_refused_with_its_path),
         cmocka_unit_test(test_text_is_read_back_as_printed),
         cmocka_unit_test(test_the_schema_says_type_range_and_default),
