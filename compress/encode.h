@@ -67,14 +67,6 @@ float encoded_quotient(const struct encode_job *j, const struct encoded *e, int6
 /* Codes and book. */
 int encode_codes(const struct encode_job *j, struct encoded *ret, struct error *err);
 
-/* Lloyd's algorithm on a histogram: bins are centred at low + i * step. Fills `n` words, sorted. */
-void encode_kmeans(const double *bins, int n_bins, float low, float step, float *words, int n);
-
-/* k-means of vectors of `dim` numbers: words [n][dim] from a sample of them. */
-int encode_kmeans_words(
-    const float *sample, int64_t n_sample, int dim, float *words, int n, uint64_t seed, struct error *err);
-int64_t encode_nearest_word(const float *v, int dim, const float *words, int n);
-
 extern const struct method method_encode;
 
 #endif

@@ -5,11 +5,11 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "compress/codebook_words.h"
 #include "compress/encode.h"
 #include "engine/ops/element.h"
 
-#define N_BINS       4096
-#define SAMPLE_WORDS 8192
+#define N_BINS 4096
 
 static bool is(const struct encode_job *j, const char *code) {
     return strcmp(j->form.code->name, code) == 0;
@@ -128,44 +128,20 @@ static int signs(
     return 0;
 }
 
-/* Bins over what the numbers can be: integers one each, floats evenly between the ends. */
-struct bins {
-    int n;
-    float low, step;
-    double count[N_BINS];
-    uint8_t code[N_BINS];
-};
-
-static void set_range(const struct encode_job *j, const struct encoded *e, struct bins *b) {
+/* Integers a bin each, floats evenly between the ends. */
+static int fill_bins(
+    const struct encode_job *j, const struct encoded *e, struct codebook_bins *b, struct error *err) {
     int64_t n = weight_count_stored(&e->w);
-    float most = 0;
+    double most = 0;
+    int r;
 
-    if (j->o->entries == ENTRIES_INT8) {
-        b->n = 255;
-        b->low = -127;
-        b->step = 1;
-        return;
-    }
-    for (int64_t i = 0; i < n; i++)
-        most = fmaxf(most, fabsf(encoded_quotient(j, e, i)));
-    most = most > 0 ? most : 1;
-    b->n = N_BINS;
-    b->low = -most;
-    b->step = 2 * most / (N_BINS - 1);
-}
-
-static int bin_of(const struct bins *b, float v) {
-    int i = (int)nearbyintf((v - b->low) / b->step);
-
-    return i < 0 ? 0 : i >= b->n ? b->n - 1 : i;
-}
-
-static void set_nearest(struct bins *b, const float *words, int n) {
-    for (int i = 0; i < b->n; i++) {
-        float v = b->low + b->step * (float)i;
-
-        b->code[i] = (uint8_t)encode_nearest_word(&v, 1, words, n);
-    }
+    for (int64_t i = 0; j->o->entries == ENTRIES_FLOAT && i < n; i++)
+        most = fmax(most, fabs((double)encoded_quotient(j, e, i)));
+    r = j->o->entries == ENTRIES_INT8 ? codebook_bins_init(b, 255, -127, 127, err)
+                                      : codebook_bins_init(b, N_BINS, -most, most, err);
+    for (int64_t i = 0; r == 0 && i < n; i++)
+        codebook_bins_add(b, (double)encoded_quotient(j, e, i), 1);
+    return r;
 }
 
 static void store_words(struct tensor *book, const float *words, int64_t n) {
@@ -181,54 +157,58 @@ static int looked_up(
     enum dtype t = j->o->entries == ENTRIES_FLOAT ? DT_F32 : DT_S8;
     int n_words = 1 << j->form.code->bits, r;
     int64_t n = weight_count_stored(&ret->w);
-    _cleanup_(freep) struct bins *b = calloc(1, sizeof(*b));
-    float words[256];
+    _cleanup_(codebook_bins_done) struct codebook_bins b = {0};
+    const struct codebook_options o = {.init = CODEBOOK_LINEAR};
+    float words[CODEBOOK_MAX];
 
-    if (!b)
-        return error_oom(err);
-    set_range(j, ret, b);
-    for (int64_t i = 0; i < n; i++)
-        b->count[bin_of(b, encoded_quotient(j, ret, i))]++;
-    encode_kmeans(b->count, b->n, b->low, b->step, words, n_words);
-    set_nearest(b, words, n_words);
-    r = put_book(ret, t, &(struct shape){.rank = 1, .dim = {n_words}}, err);
+    r = fill_bins(j, ret, &b, err);
+    if (r == 0)
+        r = codebook_find(&b, &o, words, n_words, NULL, err);
+    if (r == 0)
+        r = put_book(ret, t, &(struct shape){.rank = 1, .dim = {n_words}}, err);
     if (r == 0)
         r = put_codes(ret, j->form.code->bits, stored, err);
     if (r < 0)
         return r;
     store_words(&ret->book, words, n_words);
     for (int64_t i = 0; i < n; i++)
-        set_code(ret, i, b->code[bin_of(b, encoded_quotient(j, ret, i))]);
+        set_code(ret, i, (unsigned)codebook_nearest(words, n_words, encoded_quotient(j, ret, i)));
     return 0;
+}
+
+/* A layer's vectors: neighbours among the stored elements, each divided by its scale. */
+struct quotients {
+    const struct encode_job *j;
+    const struct encoded *e;
+};
+
+static void read_quotients(const void *ctx, int64_t first, int64_t n, float *v, float *a) {
+    const struct quotients *q = ctx;
+
+    (void)a;
+    for (int64_t i = 0; i < n * q->j->o->dim; i++)
+        v[i] = encoded_quotient(q->j, q->e, first * q->j->o->dim + i);
 }
 
 static int words(const struct encode_job *j, struct encoded *ret, struct error *err) {
     enum dtype t = j->o->entries == ENTRIES_FLOAT ? DT_F32 : DT_S8;
     int dim = j->o->dim, n_words = j->o->words, r;
-    int64_t n = weight_count_stored(&ret->w) / dim, step = (n + SAMPLE_WORDS - 1) / SAMPLE_WORDS;
-    int64_t n_sample = (n + step - 1) / step;
-    _cleanup_(freep) float *sample = malloc((size_t)(n_sample * dim) * sizeof(*sample) + 1);
-    _cleanup_(freep) float *book = malloc((size_t)(n_words * dim) * sizeof(*book) + 1);
-    float v[64];
+    const struct quotients q = {j, ret};
+    const struct codebook_vectors v = {
+        .dim = dim, .n = weight_count_stored(&ret->w) / dim, .read = read_quotients, .ctx = &q};
+    const struct codebook_words_options o = {.n_words = n_words, .seed = j->seed, .is_int8 = t == DT_S8};
+    _cleanup_(freep) float *book = calloc((size_t)(n_words * dim) + 1, sizeof(*book));
 
-    if (!sample || !book)
+    if (!book)
         return error_oom(err);
-    for (int64_t i = 0; i < n_sample * dim; i++)
-        sample[i] = encoded_quotient(j, ret, i / dim * step * dim + i % dim);
-    r = encode_kmeans_words(sample, n_sample, dim, book, n_words, j->seed, err);
+    r = put_book(ret, t, &(struct shape){.rank = 2, .dim = {n_words, dim}}, err);
     if (r == 0)
-        r = put_book(ret, t, &(struct shape){.rank = 2, .dim = {n_words, dim}}, err);
+        r = put_tensor(&ret->codes, DT_U8, &(struct shape){.rank = 1, .dim = {v.n}}, err);
     if (r == 0)
-        r = put_tensor(&ret->codes, DT_U8, &(struct shape){.rank = 1, .dim = {n}}, err);
-    if (r < 0)
-        return r;
-    store_words(&ret->book, book, (int64_t)n_words * dim);
-    for (int64_t i = 0; i < n; i++) {
-        for (int k = 0; k < dim; k++)
-            v[k] = encoded_quotient(j, ret, i * dim + k);
-        ((uint8_t *)ret->codes.data)[i] = (uint8_t)encode_nearest_word(v, dim, book, n_words);
-    }
-    return 0;
+        r = codebook_words(&v, &o, book, ret->codes.data, err);
+    if (r == 0)
+        store_words(&ret->book, book, (int64_t)n_words * dim);
+    return r;
 }
 
 int encode_codes(const struct encode_job *j, struct encoded *ret, struct error *err) {
