@@ -11,8 +11,6 @@
 #define MAX_ROUNDS 500
 #define MAX_MOVES  4 /* times the words */
 
-const char *const codebook_inits[] = {"linear", "density", "random", "kmeans++", NULL};
-
 int codebook_bins_init(struct codebook_bins *b, int n, double low, double high, struct error *err) {
     *b = (struct codebook_bins){.n = n, .low = low, .step = n > 1 && high > low ? (high - low) / (n - 1) : 1};
     b->weight = calloc(3 * (size_t)n + 1, sizeof(*b->weight));
@@ -169,14 +167,13 @@ static int start(
     double low = s->value[0], high = s->value[s->n - 1];
     uint64_t key = chance_key(o->seed, 0, (uint64_t)n);
 
-    if (o->init == CODEBOOK_PLUSPLUS)
+    if (o->init == START_PLUSPLUS)
         return start_far_apart(s, key, words, n, err);
     for (int k = 0; k < n; k++) {
-        if (o->init == CODEBOOK_LINEAR)
+        if (o->init == START_LINEAR)
             words[k] = (float)(n > 1 ? low + (high - low) * k / (n - 1) : (low + high) / 2);
         else
-            words[k] =
-                value_at(s, o->init == CODEBOOK_DENSITY ? (k + 0.5) / n : chance_unit(key, (uint64_t)k));
+            words[k] = value_at(s, o->init == START_DENSITY ? (k + 0.5) / n : chance_unit(key, (uint64_t)k));
     }
     return 0;
 }

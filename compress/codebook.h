@@ -16,15 +16,12 @@
 #define CODEBOOK_MAX 256
 
 /* How the words begin (Han 2016, section 3.2). */
-enum codebook_init {
-    CODEBOOK_LINEAR,   /* evenly between the smallest and the largest value: large weights keep a word */
-    CODEBOOK_DENSITY,  /* evenly among the values in their order */
-    CODEBOOK_RANDOM,   /* some of the values (Forgy 1965) */
-    CODEBOOK_PLUSPLUS, /* some, each far from those before (Arthur and Vassilvitskii 2007) */
+enum codebook_start {
+    START_LINEAR,   /* evenly between the smallest and the largest value: large weights keep a word */
+    START_DENSITY,  /* evenly among the values in their order */
+    START_RANDOM,   /* some of the values (Forgy 1965) */
+    START_PLUSPLUS, /* some, each far from those before (Arthur and Vassilvitskii 2007) */
 };
-
-/* For options: names in the enum's order, NULL-terminated. */
-extern const char *const codebook_inits[];
 
 struct codebook_bins {
     int n;
@@ -41,7 +38,7 @@ void codebook_bins_clear(struct codebook_bins *b);
 void codebook_bins_add(struct codebook_bins *b, double v, double weight);
 
 struct codebook_options {
-    enum codebook_init init;
+    enum codebook_start init;
     uint64_t seed;
     bool keeps_zero; /* one word is 0 and stays it */
     bool goes_on;    /* `words` hold a codebook already (sorted): from there instead of `init` */

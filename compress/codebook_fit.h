@@ -12,7 +12,7 @@ struct codebook_fit_options {
     bool is_float;    /* words are floats, without scales; else of int8, with */
     bool per_channel; /* int8: a scale a row, else one */
     bool keeps_zero;  /* one word is exactly 0, which weights of exactly 0 get */
-    enum codebook_init init;
+    enum codebook_start init;
     uint64_t seed;
     const float *min_scale; /* [rows] or NULL: scales are not smaller */
 };

@@ -158,7 +158,7 @@ static int looked_up(
     int n_words = 1 << j->form.code->bits, r;
     int64_t n = weight_count_stored(&ret->w);
     _cleanup_(codebook_bins_done) struct codebook_bins b = {0};
-    const struct codebook_options o = {.init = CODEBOOK_LINEAR};
+    const struct codebook_options o = {.init = START_LINEAR};
     float words[CODEBOOK_MAX];
 
     r = fill_bins(j, ret, &b, err);

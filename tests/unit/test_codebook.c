@@ -76,13 +76,13 @@ static void test_groups_apart_are_found_from_any_start(void **state) {
     for (int i = 0; i < 200; i++)
         v[i] = middle[i % 4] + 0.05f * normal(7, (uint64_t)i);
     for (int init = 0; init < N_INITS; init++) {
-        struct codebook_options o = {.init = (enum codebook_init)init, .seed = 3};
+        struct codebook_options o = {.init = (enum codebook_start)init, .seed = 3};
         _cleanup_(codebook_bins_done) struct codebook_bins b = {0};
         double inertia;
 
         fill(&b, v, 200);
         assert_int_equal(codebook_find(&b, &o, words, 4, &inertia, NULL), 0);
-        if (init == CODEBOOK_RANDOM) /* may stay where two groups share a word */
+        if (init == START_RANDOM) /* may stay where two groups share a word */
             continue;
         for (int k = 0; k < 4; k++)
             assert_true(fabsf(words[k] - middle[k]) < 0.05f);
@@ -97,7 +97,7 @@ static void test_no_start_ends_far_from_the_optimum(void **state) {
     for (int i = 0; i < 200; i++)
         v[i] = normal(11, (uint64_t)i);
     for (int init = 0; init < N_INITS; init++) {
-        struct codebook_options o = {.init = (enum codebook_init)init, .seed = 5};
+        struct codebook_options o = {.init = (enum codebook_start)init, .seed = 5};
         _cleanup_(codebook_bins_done) struct codebook_bins b = {0};
         double least = optimum(v, 200, 8), inertia, sum = 0;
 
@@ -121,7 +121,7 @@ static void test_each_word_is_the_mean_of_what_is_near(void **state) {
     for (int i = 0; i < 200; i++)
         v[i] = normal(13, (uint64_t)i);
     for (int init = 0; init < N_INITS; init++) {
-        struct codebook_options o = {.init = (enum codebook_init)init, .seed = 1};
+        struct codebook_options o = {.init = (enum codebook_start)init, .seed = 1};
         _cleanup_(codebook_bins_done) struct codebook_bins b = {0};
         double sum[6] = {0}, count[6] = {0};
 
@@ -146,7 +146,7 @@ static void test_fewer_values_than_words_are_kept_exactly(void **state) {
 
     (void)state;
     for (int init = 0; init < N_INITS; init++) {
-        struct codebook_options o = {.init = (enum codebook_init)init, .seed = 9};
+        struct codebook_options o = {.init = (enum codebook_start)init, .seed = 9};
         _cleanup_(codebook_bins_done) struct codebook_bins b = {0};
         double inertia;
 
@@ -165,7 +165,7 @@ static void test_zero_stays_a_word(void **state) {
     for (int i = 0; i < 200; i++)
         v[i] = 4 + normal(17, (uint64_t)i);
     for (int init = 0; init < N_INITS; init++) {
-        struct codebook_options o = {.init = (enum codebook_init)init, .seed = 2, .keeps_zero = true};
+        struct codebook_options o = {.init = (enum codebook_start)init, .seed = 2, .keeps_zero = true};
         _cleanup_(codebook_bins_done) struct codebook_bins b = {0};
 
         fill(&b, v, 200);
@@ -258,10 +258,8 @@ static void test_more_bits_leave_less_error(void **state) {
         double before = INFINITY;
 
         for (int bits = 1; bits <= 8; bits++) {
-            struct codebook_fit_options o = {.n_words = 1 << bits,
-                .per_channel = kind == 1,
-                .is_float = kind == 2,
-                .init = CODEBOOK_DENSITY};
+            struct codebook_fit_options o = {
+                .n_words = 1 << bits, .per_channel = kind == 1, .is_float = kind == 2, .init = START_DENSITY};
             _cleanup_(codebook_fit_done) struct codebook_fit f = {0};
 
             assert_int_equal(codebook_fit(w, &rows, NULL, N, &o, &f, NULL), 0);
@@ -285,7 +283,7 @@ static void test_zeros_of_a_pruned_layer_stay_zeros(void **state) {
                 .per_channel = true,
                 .is_float = is_float,
                 .keeps_zero = true,
-                .init = (enum codebook_init)init,
+                .init = (enum codebook_start)init,
                 .seed = 4};
             _cleanup_(codebook_fit_done) struct codebook_fit f = {0};
 
@@ -333,7 +331,7 @@ static void test_the_same_seed_gives_the_same_bytes(void **state) {
     fill_layer(w);
     for (int init = 0; init < N_INITS; init++) {
         struct codebook_fit_options o = {
-            .n_words = 16, .per_channel = true, .init = (enum codebook_init)init, .seed = 21};
+            .n_words = 16, .per_channel = true, .init = (enum codebook_start)init, .seed = 21};
         _cleanup_(codebook_fit_done) struct codebook_fit a = {0}, b = {0};
 
         assert_int_equal(codebook_fit(w, &rows, NULL, N, &o, &a, NULL), 0);
