@@ -2,50 +2,15 @@
  * with a teacher. (That it goes on from a checkpoint: tests/cli/test_resume.py.) */
 #include <errno.h>
 #include <math.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "compress/learn.h"
-#include "tests/unit/archive_make.h"
 #include "tests/unit/cmocka_all.h"
 #include "tests/unit/net_text.h"
-
-#define N       320
-#define SIDE    4
-#define CLASSES 3
-
-/* A row of its own is bright in each class. */
-static struct pack *make_pack(bool has_labels) {
-    _cleanup_(closep) int fd = memory_file();
-    _cleanup_(pack_writer_freep) struct pack_writer *w = NULL;
-    struct pack *p = NULL;
-
-    assert_int_equal(pack_writer_new(fd, &w, NULL), 0);
-    assert_int_equal(pack_writer_split(w, "train", NULL), 0);
-    for (int c = 0; c < CLASSES; c++)
-        assert_int_equal(pack_writer_class(w, (const char *[]){"a", "b", "c"}[c], NULL), c);
-    for (int i = 0; i < N; i++) {
-        uint8_t pixels[SIDE * SIDE];
-        struct pack_item item = {.data = pixels,
-            .size = sizeof(pixels),
-            .label = has_labels ? (uint32_t)(i % CLASSES) : PACK_NO_LABEL,
-            .kind = PACK_RAW,
-            .channels = 1,
-            .height = SIDE,
-            .width = SIDE};
-
-        for (int k = 0; k < SIDE * SIDE; k++)
-            pixels[k] = (uint8_t)((i * 37 + k * k * 11) % 97 + (k / SIDE == i % CLASSES ? 150 : 0));
-        EVP_Digest(pixels, sizeof(pixels), item.sha256, NULL, EVP_sha256(), NULL);
-        assert_int_equal(pack_writer_add(w, &item, NULL), 0);
-    }
-    assert_int_equal(pack_writer_finish(w, false, NULL), 0);
-    assert_int_equal(pack_open(fd, &p, NULL), 0);
-    return p;
-}
+#include "tests/unit/rows_pack.h"
 
 static struct learn_options options(void) {
     struct learn_options o = {0};
@@ -99,7 +64,7 @@ static struct learn_options quadratic(double lr) {
 }
 
 static void test_a_loss_that_is_no_number_is_tried_once_more_with_half_the_rate(void **state) {
-    _cleanup_(pack_freep) struct pack *p = make_pack(true);
+    _cleanup_(pack_freep) struct pack *p = rows_pack(true);
     struct feed_source source = {.pack = p};
     struct learn_run run = {.source = &source};
     bool was_halved = false;
@@ -123,7 +88,7 @@ static void test_a_loss_that_is_no_number_is_tried_once_more_with_half_the_rate(
 }
 
 static void test_a_loss_that_stays_no_number_names_step_and_tensor(void **state) {
-    _cleanup_(pack_freep) struct pack *p = make_pack(true);
+    _cleanup_(pack_freep) struct pack *p = rows_pack(true);
     struct feed_source source = {.pack = p};
     struct learn_run run = {.source = &source};
     struct learn_options o = quadratic(50);
@@ -144,7 +109,7 @@ static void test_a_loss_that_stays_no_number_names_step_and_tensor(void **state)
 static void test_little_memory_cuts_the_minibatch_and_too_little_is_told(void **state) {
     static const char wide[] =
         "Conv x=1x1x4x4 w=64x1x3x3 b=64 pads=1,1,1,1; Relu $; Flatten $; Gemm $ w2=1024x3 b2=3";
-    _cleanup_(pack_freep) struct pack *p = make_pack(true);
+    _cleanup_(pack_freep) struct pack *p = rows_pack(true);
     struct feed_source source = {.pack = p};
     struct learn_run run = {.source = &source};
     struct learn_options o = options();
@@ -195,7 +160,7 @@ static void test_little_memory_cuts_the_minibatch_and_too_little_is_told(void **
 }
 
 static void test_pictures_without_labels_are_learned_from_a_teacher(void **state) {
-    _cleanup_(pack_freep) struct pack *labelled = make_pack(true), *bare = make_pack(false);
+    _cleanup_(pack_freep) struct pack *labelled = rows_pack(true), *bare = rows_pack(false);
     struct feed_source source = {.pack = labelled}, no_labels = {.pack = bare};
     struct learn_run run = {.source = &source};
     struct learn_options o = options();
@@ -229,7 +194,7 @@ static void test_layers_that_are_not_chosen_stay_as_they_are(void **state) {
     static const char deep[] =
         "Conv x=1x1x4x4 w=4x1x3x3 pads=1,1,1,1; BatchNormalization $ s=4 b=4 m=4 p=4; Relu $; "
         "Flatten $; Gemm $ w2=64x3 b2=3";
-    _cleanup_(pack_freep) struct pack *p = make_pack(true);
+    _cleanup_(pack_freep) struct pack *p = rows_pack(true);
     _cleanup_(frozen_done) struct frozen frozen = {0};
     struct graph *g = net(deep), *was = net(deep);
     const struct scope scope = {.exclude = (const char *const[]){g->nodes[0].id, NULL}};
@@ -266,7 +231,7 @@ static void test_bfloat16_learns_or_says_why_not(void **state) {
         "Gemm $ w3=8x3 b3=3",
         LINEAR,
     };
-    _cleanup_(pack_freep) struct pack *p = make_pack(true);
+    _cleanup_(pack_freep) struct pack *p = rows_pack(true);
     struct feed_source source = {.pack = p};
     const struct learn_run run = {.source = &source};
     struct learn_options o = options();
@@ -298,7 +263,7 @@ static void test_bfloat16_learns_or_says_why_not(void **state) {
 
 /* Norms are there while the net learns and folded afterwards; the threads do not show. */
 static void test_inserted_norms_are_gone_in_the_end(void **state) {
-    _cleanup_(pack_freep) struct pack *p = make_pack(true);
+    _cleanup_(pack_freep) struct pack *p = rows_pack(true);
     struct feed_source source = {.pack = p};
     struct learn_options o = options();
     struct graph *g[2];
@@ -342,7 +307,7 @@ static bool is_cancelled(void *ctx) {
 
 /* In the middle of measuring, or of learning. */
 static void test_a_cancelled_training_leaves_no_norms_behind(void **state) {
-    _cleanup_(pack_freep) struct pack *p = make_pack(true);
+    _cleanup_(pack_freep) struct pack *p = rows_pack(true);
     struct feed_source source = {.pack = p};
     struct learn_options o = options();
 
@@ -368,7 +333,7 @@ static void test_a_cancelled_training_leaves_no_norms_behind(void **state) {
 }
 
 static void test_without_norms_rate_and_clip_are_lower_unless_given(void **state) {
-    _cleanup_(pack_freep) struct pack *p = make_pack(true);
+    _cleanup_(pack_freep) struct pack *p = rows_pack(true);
     struct feed_source source = {.pack = p};
     struct learn_run run = {.source = &source};
     double first[2] = {0.01, 0.002};
