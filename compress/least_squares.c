@@ -1,12 +1,11 @@
 #include "compress/least_squares.h"
 
-#include <cblas.h>
 #include <errno.h>
-#include <lapacke.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "compress/linalg.h"
 
 int least_squares_init(struct least_squares *s, int64_t k, int64_t n, struct error *err) {
     *s = (struct least_squares){.k = k, .n = n};
@@ -24,10 +23,8 @@ void least_squares_done(struct least_squares *s) {
 }
 
 void least_squares_add(struct least_squares *s, int64_t rows, const double *x, const double *e) {
-    int m = (int)rows, k = (int)s->k, n = (int)s->n;
-
-    cblas_dsyrk(CblasRowMajor, CblasLower, CblasTrans, k, m, 1, x, k, 1, s->xx, k);
-    cblas_dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, k, n, m, 1, x, k, e, n, 1, s->xe, n);
+    linalg_add_gram(rows, s->k, x, s->xx);
+    linalg_add_product(rows, s->k, s->n, x, e, s->xe);
 }
 
 static double added(const struct least_squares *s, double ridge) {
@@ -48,9 +45,7 @@ static int solve(const struct least_squares *s, double add, const int64_t *at, i
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j <= i; j++)
             a[i * n + j] = s->xx[at[i] * s->k + at[j]] + (i == j ? add : 0);
-    if (LAPACKE_dposv(LAPACK_ROW_MAJOR, 'L', (int)n, (int)columns, a, (int)n, b, (int)columns) != 0)
-        return error_set(err, -EDOM, "the least squares have no one solution");
-    return 0;
+    return linalg_solve_columns(n, a, columns, b, err);
 }
 
 static int solve_column(const struct least_squares *s, double add, const bool *keeps, int64_t column,

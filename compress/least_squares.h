@@ -1,5 +1,5 @@
 /* Least squares over rows that come in blocks: D that minimises |E - X D|² + ridge |D|², by the normal
- * equations (X'X + ridge I) D = X'E and Cholesky's factor (OpenBLAS, LAPACK). */
+ * equations (X'X + ridge I) D = X'E and Cholesky's factor (linalg.h). */
 #ifndef COMPRESS_LEAST_SQUARES_H
 #define COMPRESS_LEAST_SQUARES_H
 

@@ -13,9 +13,9 @@
 
 #include "base/cleanup.h"
 #include "compress/least_squares.h"
+#include "compress/patches.h"
 #include "compress/probe.h"
 #include "compress/recover.h"
-#include "engine/kernel/window.h"
 #include "engine/ops.h"
 
 #define MIN_ROWS  2048
@@ -84,15 +84,6 @@ static bool can_solve(struct squares *s) {
     return s->k <= LEAST_SQUARES_MAX;
 }
 
-/* splitmix64: the pixel of row r of a sample is the same in both networks. */
-static int64_t draw(int64_t row, int64_t n) {
-    uint64_t x = (uint64_t)row * 0x9e3779b97f4a7c15u + 0x632be59bd9b4e019u;
-
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return (int64_t)((x ^ x >> 31) % (uint64_t)n);
-}
-
 static int64_t pixels_of(const struct tensor *y, int64_t channels) {
     int64_t n = 0;
 
@@ -106,7 +97,7 @@ static void take_outputs(const struct squares *s, const struct tensor *y, float 
     const float *data = y->data;
 
     for (int64_t i = 0; i < y->shape.dim[0] * s->per_sample; i++) {
-        int64_t row = s->at + i, pixel = draw(row, pixels), sample = i / s->per_sample;
+        int64_t row = s->at + i, pixel = patch_pixel(row, pixels), sample = i / s->per_sample;
 
         for (int64_t c = 0; c < s->channels; c++)
             to[row * s->channels + c] = data[(sample * s->channels + c) * pixels + pixel];
@@ -130,33 +121,6 @@ static void on_parent(void *ctx, size_t k, const struct tensor *y) {
     s->at += y->shape.dim[0] * s->per_sample;
 }
 
-/* The inputs of a convolution's output pixel, in the order of its weights. */
-static void take_patch(const struct kernel_window *w, const struct shape *in, const struct shape *out,
-    const float *x, int64_t pixel, float *to) {
-    int64_t place[KERNEL_WINDOW_MAX] = {0}, taps = 1;
-
-    for (int d = w->rank - 1; d >= 0; d--) {
-        place[d] = pixel % out->dim[d + 2];
-        pixel /= out->dim[d + 2];
-        taps *= w->kernel[d];
-    }
-    for (int64_t c = 0; c < in->dim[1]; c++)
-        for (int64_t tap = 0; tap < taps; tap++) {
-            int64_t rest = tap, at = 0, step = 1;
-            bool is_inside = true;
-
-            for (int d = w->rank - 1; d >= 0; d--) {
-                int64_t p = place[d] * w->stride[d] - w->begin[d] + rest % w->kernel[d] * w->dilation[d];
-
-                rest /= w->kernel[d];
-                is_inside &= p >= 0 && p < in->dim[d + 2];
-                at += p * step;
-                step *= in->dim[d + 2];
-            }
-            *to++ = is_inside ? x[c * step + at] : 0;
-        }
-}
-
 static void take_inputs(struct squares *s, const struct tensor *y) {
     const struct tensor *x = s->input;
     int64_t pixels = pixels_of(y, s->channels), item = 0;
@@ -175,7 +139,7 @@ static void take_inputs(struct squares *s, const struct tensor *y) {
         float *to = s->x + row * s->k;
 
         if (is_conv)
-            take_patch(&w, &x->shape, &y->shape, from, draw(row, pixels), to);
+            patch_take(&w, &x->shape, &y->shape, from, patch_pixel(row, pixels), to);
         else
             memcpy(to, from, (size_t)s->inputs * sizeof(*to));
         if (s->has_bias)
