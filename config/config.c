@@ -342,6 +342,7 @@ static int print_option(const struct param *p, struct buf *ret) {
         [PARAM_REAL] = " X",
         [PARAM_STRING] = " TEXT",
         [PARAM_LIST] = " A,B",
+        [PARAM_PAIR] = " N,N",
         [PARAM_OBJECT] = "",
         [PARAM_OBJECTS] = "",
     };

@@ -114,6 +114,35 @@ static int set_number_text(const struct param *p, const char *text, void *ret, s
     return set_number(p, v, p->name, ret, err);
 }
 
+static int set_pair(
+    const struct param *p, double a, double b, const char *path, void *ret, struct error *err) {
+    const double v[2] = {a, b};
+
+    for (int i = 0; i < 2; i++) {
+        int r = check_range(p, v[i], path, err);
+
+        if (r < 0)
+            return r;
+        if (v[i] != floor(v[i]) || fabs(v[i]) > (double)INT32_MAX)
+            return error_set(err, -EINVAL, "%s: %.12g is not a whole number in range", path, v[i]);
+    }
+    for (int i = 0; i < 2; i++)
+        ((int *)member(p, ret))[i] = (int)v[i];
+    return 0;
+}
+
+static int set_pair_text(const struct param *p, const char *text, void *ret, struct error *err) {
+    char *comma, *end;
+    double a = strtod(text, &comma), b;
+
+    if (comma == text || *comma != ',')
+        return error_set(err, -EINVAL, "%s: '%.64s' is not two numbers with a comma between", p->name, text);
+    b = strtod(comma + 1, &end);
+    if (end == comma + 1 || *end)
+        return error_set(err, -EINVAL, "%s: '%.64s' is not two numbers with a comma between", p->name, text);
+    return set_pair(p, a, b, p->name, ret, err);
+}
+
 static int set_string(const struct param *p, const char *text, void *ret, struct error *err) {
     char **at = member(p, ret), *copy = *text ? strdup(text) : NULL;
 
@@ -165,6 +194,7 @@ int param_set_text(const struct param *p, const char *text, void *ret, struct er
     case PARAM_ENUM: return set_enum(p, text, p->name, ret, err);
     case PARAM_STRING: return set_string(p, text, ret, err);
     case PARAM_LIST: return set_list(p, text, ret, err);
+    case PARAM_PAIR: return set_pair_text(p, text, ret, err);
     case PARAM_OBJECT:
     case PARAM_OBJECTS:
     case PARAM_JSON:
@@ -222,6 +252,15 @@ static int list_from_json(
     free_list(*at);
     *at = TAKE(list);
     return 0;
+}
+
+static int pair_from_json(
+    const struct param *p, const json_t *j, const char *path, void *ret, struct error *err) {
+    const json_t *a = json_array_get(j, 0), *b = json_array_get(j, 1);
+
+    if (json_array_size(j) != 2 || !json_is_integer(a) || !json_is_integer(b))
+        return wrong_type(path, "a list of two whole numbers", err);
+    return set_pair(p, (double)json_integer_value(a), (double)json_integer_value(b), path, ret, err);
 }
 
 static void *item_of(const struct param *p, const struct param_objects *o, size_t i) {
@@ -296,6 +335,7 @@ static int set_json(const struct param *p, const json_t *j, const char *path, vo
         return json_is_string(j) ? set_string(p, json_string_value(j), ret, err)
                                  : wrong_type(path, "a string", err);
     case PARAM_LIST: return list_from_json(p, j, path, ret, err);
+    case PARAM_PAIR: return pair_from_json(p, j, path, ret, err);
     case PARAM_OBJECTS: return objects_from_json(p, j, path, ret, err);
     case PARAM_JSON:
         json_decref(*(json_t **)member(p, ret));
@@ -398,6 +438,7 @@ int param_print(const struct param *p, const void *from, struct buf *ret) {
     case PARAM_ENUM: return buf_puts(ret, p->choices[*(const int *)m]);
     case PARAM_STRING: return buf_puts(ret, *(char *const *)m ? *(char *const *)m : "");
     case PARAM_LIST: return print_list(*(char **const *)m, ret);
+    case PARAM_PAIR: return buf_printf(ret, "%d,%d", ((const int *)m)[0], ((const int *)m)[1]);
     case PARAM_OBJECT:
     case PARAM_OBJECTS:
     case PARAM_JSON:
@@ -436,6 +477,7 @@ static json_t *value_json(const struct param *p, const void *from) {
         for (char *const *s = *(char **const *)m; s && *s; s++)
             json_array_append_new(list, json_string(*s));
         return list;
+    case PARAM_PAIR: return json_pack("[i, i]", ((const int *)m)[0], ((const int *)m)[1]);
     case PARAM_OBJECTS: return objects_json(p, m);
     case PARAM_JSON: return *(json_t *const *)m ? json_deep_copy(*(json_t *const *)m) : json_null();
     case PARAM_OBJECT:
@@ -492,6 +534,9 @@ static json_t *type_schema(const struct param *p) {
             "items", param_schema(p->table));
     if (p->type == PARAM_LIST)
         return json_pack("{s:s, s:{s:s}}", "type", "array", "items", "type", "string");
+    if (p->type == PARAM_PAIR)
+        return json_pack("{s:s, s:i, s:i, s:{s:s, s:f, s:f}}", "type", "array", "minItems", 2, "maxItems", 2,
+            "items", "type", "integer", "minimum", p->min, "maximum", p->max);
     if (p->type != PARAM_ENUM) {
         o = json_pack("{s:s}", "type", types[p->type]);
         if (o && (p->min != 0 || p->max != 0)) {
@@ -508,6 +553,7 @@ static json_t *default_json(const struct param *p) {
     union {
         bool b;
         int i;
+        int pair[2];
         int64_t size;
         double real;
         char *text;

@@ -24,6 +24,7 @@ enum param_type {
     PARAM_ENUM,    /* int: index into choices */
     PARAM_STRING,  /* char *, owned, NULL: not set */
     PARAM_LIST,    /* char **, owned, NULL-terminated, NULL: empty; text: separated by commas or blanks */
+    PARAM_PAIR,    /* int[2]; text: separated by a comma */
     PARAM_OBJECT,  /* a nested struct, inline; its bool `is_given` tells whether it stood there */
     PARAM_OBJECTS, /* struct param_objects: a list of structs of one table; at most `max` of them */
     PARAM_JSON,    /* json_t *, owned, NULL: not set; any value, which its reader checks */
@@ -40,7 +41,7 @@ struct param {
     const char *name; /* snake_case; the flag is --name with '-' for '_', the variable BONSAI_NAME */
     enum param_type type;
     size_t at;
-    double min, max;            /* INT, SIZE, REAL; both 0: unbounded */
+    double min, max;            /* INT, SIZE, REAL, PAIR (each); both 0: unbounded */
     const char *dflt;           /* as text; NULL: 0, NULL or empty */
     const char *const *choices; /* ENUM: NULL-terminated; OBJECT: words that may stand in its place */
     size_t word_at;             /* OBJECT with choices: offset of an int in the outer struct, the word's index

@@ -19,6 +19,7 @@ struct outer {
     int64_t size;
     double share;
     char *text;
+    int pair[2];
     bool has_inner;
     struct inner inner;
     struct param_objects parts;
@@ -89,8 +90,14 @@ static const struct param outer_rows[] = {
         .dflt = "auto",
         .per_layer = true},
     {.name = "free_form", .type = PARAM_JSON, .at = offsetof(struct outer, free_form)},
+    {.name = "pair",
+        .type = PARAM_PAIR,
+        .at = offsetof(struct outer, pair),
+        .min = 1,
+        .max = 9,
+        .dflt = "1,4"},
 };
-static const struct param_table table = {outer_rows, 10};
+static const struct param_table table = {outer_rows, 11};
 
 static void outer_done(struct outer *o) {
     param_done(&table, o);
@@ -196,6 +203,8 @@ static void test_bad_json_is_refused_with_its_path(void **state) {
         {"{\"share\": 0.1}", "steps[1].share is only for color=red", NULL},
         {"{\"inner\": {\"names\": [1]}}", "steps[1].inner.names[0] is not a string", NULL},
         {"{\"flag\": \"yes\"}", "steps[1].flag is not true or false", NULL},
+        {"{\"pair\": [1, 2, 3]}", "steps[1].pair is not a list of two whole numbers", NULL},
+        {"{\"pair\": [1, 10]}", "steps[1].pair: 10 is not from 1 to 9", NULL},
         {"[]", "steps[1] is not an object", NULL},
     };
 
@@ -228,6 +237,9 @@ static void test_text_is_read_back_as_printed(void **state) {
         {"share", "0.25", "0.25"},
         {"share", "nan", NULL},
         {"color", "red", "red"},
+        {"pair", "2,9", "2,9"},
+        {"pair", "2", NULL},
+        {"pair", "2,10", NULL},
         {"text", "", ""},
         {"text", "a b", "a b"},
     };
