@@ -63,6 +63,11 @@ static void metric(void *ctx, const char *name, double value, int epoch) {
     job_io_metric(name, value, epoch);
 }
 
+static void event(void *ctx, const char *text) {
+    (void)ctx;
+    job_io_log("info", "%s", text);
+}
+
 void job_io_init(struct job_io *io, unsigned threads) {
     *io = (struct job_io){.of = 1, .started_s = clock_now_s()};
     atomic_init(&io->threads, threads);
@@ -71,7 +76,8 @@ void job_io_init(struct job_io *io, unsigned threads) {
         .allowed = allowed,
         .report = report,
         .is_cancelled = is_cancelled,
-        .metric = metric};
+        .metric = metric,
+        .event = event};
 }
 
 int job_io_follow(struct job_io *io, const json_t *job, struct error *err) {

@@ -24,6 +24,8 @@
 #include "compress/samples.h"
 #include "config/param.h"
 
+struct recover;
+
 /* What steps work on. */
 struct work {
     struct graph *graph;           /* owned; each step leaves a graph that graph_finish accepted */
@@ -35,6 +37,12 @@ struct work {
     int checkpoint_seconds; /* at least so often; 0: whenever it can be */
     uint64_t memory_bytes;  /* most that a step may take; 0: any */
     size_t step;            /* of the recipe */
+
+    /* What the step does afterwards to win accuracy back; NULL: nothing. A method whose own loop trains does
+     * it as recover.finetune and recover.distill say (recover_train) and says that it has: it is not done
+     * again. */
+    const struct recover *recover;
+    bool has_trained;
 };
 
 /* What a step would do, or did, to one layer: the dry run and the report. */
@@ -64,6 +72,9 @@ struct method {
     /* Combinations the option table cannot express. NULL: none. The path of the step is prefixed by the
      * caller. */
     int (*check)(const void *options, struct error *err);
+
+    /* The same of the options together with what `recover` says (never NULL). NULL: none. */
+    int (*check_recover)(const void *options, const struct recover *recover, struct error *err);
 
     /* Method's own skips and what would happen to each selected layer; touches nothing. `effects` has
      * layers->n entries. */

@@ -16,9 +16,14 @@ struct progress {
     bool (*is_cancelled)(void *ctx);
     /* A figure of an epoch (from 1): "loss", "val_accuracy" …. NULL: nobody is interested. */
     void (*metric)(void *ctx, const char *name, double value, int epoch);
+    /* A sentence that stays among the job's events. NULL: nobody is interested. */
+    void (*event)(void *ctx, const char *text);
 };
 
 /* Reports, and fails with code "cancelled" (-ECANCELED) when the caller wants no more. `p` may be NULL. */
 int progress_at(const struct progress *p, double fraction, const char *message, struct error *err);
+
+/* What a loop did ("round 2 of 5: …"), at most 255 bytes of it. `p` may be NULL. */
+void progress_event(const struct progress *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

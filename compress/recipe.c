@@ -134,6 +134,10 @@ static int read_step(const json_t *j, size_t index, struct step *ret, struct err
         r = param_set_json(ret->method->options, j, common_keys, path, ret->options, err);
     if (r == 0)
         r = check_options(ret->method, ret->options, path, err);
+    if (r == 0 && ret->method->check_recover) {
+        r = ret->method->check_recover(ret->options, &ret->common.recover, err);
+        r = r < 0 ? error_prefix(err, r, "%s", path) : 0;
+    }
     return r < 0 ? r : read_overrides(j, path, ret, err);
 }
 
@@ -427,6 +431,8 @@ static int run_step(
 
     if (r == 0 && s->method->takes_sparse)
         r = layers_spread(work->graph, err);
+    work->recover = &s->common.recover;
+    work->has_trained = false;
     if (r == 0)
         r = s->method->apply(work, s->options, &scope, report, err);
     if (r == 0)

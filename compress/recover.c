@@ -93,5 +93,5 @@ int recover_run(struct work *work, const struct graph *parent, const struct reco
     struct error *err) {
     int r = o->calibrate.is_wanted ? recover_calibrate(work, parent, &o->calibrate, err) : 0;
 
-    return r == 0 && recover_trains(o) ? train(work, parent, o, report, err) : r;
+    return r == 0 && recover_trains(o) && !work->has_trained ? train(work, parent, o, report, err) : r;
 }
