@@ -58,11 +58,23 @@ static inline int64_t encoded_at(const struct encoded *e, int64_t i) {
 /* Which elements stay: the largest (at, place, n_stored and tile). */
 int encode_places(const struct encode_job *j, struct encoded *ret, struct error *err);
 
+/* Of a sparse form: the elements of w[n] that are not zero, and those that close gaps too long for a byte. */
+int encoded_store_nonzero(const void *w, int64_t n, struct encoded *ret, struct error *err);
+
 /* One scale for each that the form has. */
 int encode_scales(const struct encode_job *j, struct encoded *ret, struct error *err);
 
 /* Stored element i divided by its scale. */
 float encoded_quotient(const struct encode_job *j, const struct encoded *e, int64_t i);
+
+/* Room for codes of `bits` bits, packed where that many divide a byte, of elements of shape `stored`; and the
+ * code of stored element i, each once. */
+int encoded_put_codes(struct encoded *ret, unsigned bits, const struct shape *stored, struct error *err);
+void encoded_set_code(struct encoded *ret, int64_t i, unsigned code);
+
+/* Room for a book of floats or int8, and its words. */
+int encoded_put_book(struct encoded *ret, enum dtype t, const struct shape *s, struct error *err);
+void encoded_set_words(struct encoded *ret, const float *words);
 
 /* Codes and book. */
 int encode_codes(const struct encode_job *j, struct encoded *ret, struct error *err);

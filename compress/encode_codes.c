@@ -64,8 +64,7 @@ static int bytes(
     return r;
 }
 
-/* Room for codes of `bits` bits, packed where that many divide a byte. */
-static int put_codes(struct encoded *ret, unsigned bits, const struct shape *stored, struct error *err) {
+int encoded_put_codes(struct encoded *ret, unsigned bits, const struct shape *stored, struct error *err) {
     struct shape packed = {.rank = 1};
 
     if (bits != 1 && bits != 2 && bits != 4)
@@ -75,7 +74,7 @@ static int put_codes(struct encoded *ret, unsigned bits, const struct shape *sto
     return put_tensor(&ret->codes, DT_U8, &packed, err);
 }
 
-static void set_code(struct encoded *ret, int64_t i, unsigned code) {
+void encoded_set_code(struct encoded *ret, int64_t i, unsigned code) {
     uint8_t *p = ret->codes.data;
     unsigned bits = ret->w.stored_bits;
 
@@ -89,7 +88,8 @@ static void set_code(struct encoded *ret, int64_t i, unsigned code) {
 static int nibbles(
     const struct encode_job *j, struct encoded *ret, const struct shape *stored, struct error *err) {
     int64_t n = weight_count_stored(&ret->w);
-    int r = j->form.group ? put_tensor(&ret->codes, DT_S4, stored, err) : put_codes(ret, 4, stored, err);
+    int r =
+        j->form.group ? put_tensor(&ret->codes, DT_S4, stored, err) : encoded_put_codes(ret, 4, stored, err);
 
     for (int64_t i = 0; r == 0 && i < n; i++) {
         int q = rounded(encoded_quotient(j, ret, i), 7);
@@ -97,12 +97,12 @@ static int nibbles(
         if (j->form.group)
             element_set_int(&ret->codes, i, q);
         else
-            set_code(ret, i, (unsigned)q & 15);
+            encoded_set_code(ret, i, (unsigned)q & 15);
     }
     return r;
 }
 
-static int put_book(struct encoded *ret, enum dtype t, const struct shape *s, struct error *err) {
+int encoded_put_book(struct encoded *ret, enum dtype t, const struct shape *s, struct error *err) {
     ret->w.book = &ret->book;
     return put_tensor(&ret->book, t, s, err);
 }
@@ -113,17 +113,17 @@ static int signs(
     static const int8_t words[2][4] = {{-1, 1}, {0, 1, 0, -1}};
     bool is_trit = is(j, "trit");
     int64_t n = weight_count_stored(&ret->w);
-    int r = put_book(ret, DT_S8, &(struct shape){.rank = 1, .dim = {is_trit ? 4 : 2}}, err);
+    int r = encoded_put_book(ret, DT_S8, &(struct shape){.rank = 1, .dim = {is_trit ? 4 : 2}}, err);
 
     if (r == 0)
-        r = put_codes(ret, is_trit ? 2 : 1, stored, err);
+        r = encoded_put_codes(ret, is_trit ? 2 : 1, stored, err);
     if (r < 0)
         return r;
     memcpy(ret->book.data, words[is_trit], is_trit ? 4 : 2);
     for (int64_t i = 0; i < n; i++) {
         float v = encoded_quotient(j, ret, i);
 
-        set_code(ret, i, !is_trit ? v >= 0 : v > 0.5f ? 1 : v < -0.5f ? 3 : 0);
+        encoded_set_code(ret, i, !is_trit ? v >= 0 : v > 0.5f ? 1 : v < -0.5f ? 3 : 0);
     }
     return 0;
 }
@@ -144,7 +144,11 @@ static int fill_bins(
     return r;
 }
 
-static void store_words(struct tensor *book, const float *words, int64_t n) {
+void encoded_set_words(struct encoded *ret, const float *words) {
+    struct tensor *book = &ret->book;
+    int64_t n = 0;
+
+    (void)shape_count(&book->shape, &n);
     for (int64_t i = 0; i < n; i++)
         if (book->dtype == DT_S8)
             ((int8_t *)book->data)[i] = (int8_t)rounded(words[i], 127);
@@ -165,14 +169,14 @@ static int looked_up(
     if (r == 0)
         r = codebook_find(&b, &o, words, n_words, NULL, err);
     if (r == 0)
-        r = put_book(ret, t, &(struct shape){.rank = 1, .dim = {n_words}}, err);
+        r = encoded_put_book(ret, t, &(struct shape){.rank = 1, .dim = {n_words}}, err);
     if (r == 0)
-        r = put_codes(ret, j->form.code->bits, stored, err);
+        r = encoded_put_codes(ret, j->form.code->bits, stored, err);
     if (r < 0)
         return r;
-    store_words(&ret->book, words, n_words);
+    encoded_set_words(ret, words);
     for (int64_t i = 0; i < n; i++)
-        set_code(ret, i, (unsigned)codebook_nearest(words, n_words, encoded_quotient(j, ret, i)));
+        encoded_set_code(ret, i, (unsigned)codebook_nearest(words, n_words, encoded_quotient(j, ret, i)));
     return 0;
 }
 
@@ -201,13 +205,13 @@ static int words(const struct encode_job *j, struct encoded *ret, struct error *
 
     if (!book)
         return error_oom(err);
-    r = put_book(ret, t, &(struct shape){.rank = 2, .dim = {n_words, dim}}, err);
+    r = encoded_put_book(ret, t, &(struct shape){.rank = 2, .dim = {n_words, dim}}, err);
     if (r == 0)
         r = put_tensor(&ret->codes, DT_U8, &(struct shape){.rank = 1, .dim = {v.n}}, err);
     if (r == 0)
         r = codebook_words(&v, &o, book, ret->codes.data, err);
     if (r == 0)
-        store_words(&ret->book, book, (int64_t)n_words * dim);
+        encoded_set_words(ret, book);
     return r;
 }
 

@@ -86,14 +86,10 @@ static void write_gaps(const uint8_t *keep, int64_t n, uint8_t *gaps) {
     }
 }
 
-static int place_sparse(const struct encode_job *j, uint8_t *keep, struct choice *c, struct encoded *ret) {
-    int64_t n = j->form.rows * j->form.cols, at = 0;
+/* What `keep` marks, and what closes the gaps between. */
+static int store_kept(uint8_t *keep, int64_t n, struct encoded *ret) {
+    int64_t at = 0;
 
-    for (int64_t i = 0; i < n; i++)
-        c->count[key_of(encode_number(j->w, i))]++;
-    choice_settle(c, kept_of(j->o, n));
-    for (int64_t i = 0; i < n; i++)
-        keep[i] = choice_keeps(c, encode_number(j->w, i));
     ret->w.n_stored = close_gaps(keep, n);
     ret->at = malloc((size_t)ret->w.n_stored * sizeof(*ret->at) + 1);
     if (!ret->at || set_place(ret, ret->w.n_stored) < 0)
@@ -103,6 +99,27 @@ static int place_sparse(const struct encode_job *j, uint8_t *keep, struct choice
         if (keep[i])
             ret->at[at++] = (uint32_t)i;
     return 0;
+}
+
+static int place_sparse(const struct encode_job *j, uint8_t *keep, struct choice *c, struct encoded *ret) {
+    int64_t n = j->form.rows * j->form.cols;
+
+    for (int64_t i = 0; i < n; i++)
+        c->count[key_of(encode_number(j->w, i))]++;
+    choice_settle(c, kept_of(j->o, n));
+    for (int64_t i = 0; i < n; i++)
+        keep[i] = choice_keeps(c, encode_number(j->w, i));
+    return store_kept(keep, n, ret);
+}
+
+int encoded_store_nonzero(const void *w, int64_t n, struct encoded *ret, struct error *err) {
+    _cleanup_(freep) uint8_t *keep = calloc((size_t)n + 1, 1);
+
+    if (!keep)
+        return error_oom(err);
+    for (int64_t i = 0; i < n; i++)
+        keep[i] = encode_number(w, i) != 0;
+    return store_kept(keep, n, ret) < 0 ? error_oom(err) : 0;
 }
 
 static float tile_norm(const struct encode_job *j, const struct weight_tiles *t, int64_t tile) {
