@@ -113,6 +113,7 @@ static const struct param rows[] = {
         .max = 64,
         .dflt = "1,4",
         .when = "granularity=block",
+        .per_layer = true,
         .doc = "output channels, and consecutive input channels of one tap; int8 kernels want [1,4]",
     },
     {
@@ -123,6 +124,7 @@ static const struct param rows[] = {
         .max = 16,
         .dflt = "2,4",
         .when = "granularity=nm",
+        .per_layer = true,
         .doc = "weights that stay, of so many consecutive input channels of one tap: 2, 4 or 16",
     },
     {
@@ -161,6 +163,7 @@ static const struct param rows[] = {
         .at = AT(sparsity),
         .min = 0.001,
         .max = 0.999,
+        .per_layer = true,
         .doc = "share of the channels, or of the weights, that goes",
     },
     {
@@ -177,6 +180,7 @@ static const struct param rows[] = {
         .at = AT(threshold_sigma),
         .min = 0.001,
         .max = 10,
+        .per_layer = true,
         .doc = "granularity weight: weights smaller than this many standard deviations of their layer go",
         .source = "Han et al. 2015, Learning both weights and connections, section 3.4",
     },
@@ -238,6 +242,12 @@ static int check(const void *options, struct error *err) {
     return 0;
 }
 
+static bool wants_data(const void *options) {
+    const struct prune_options *o = options;
+
+    return prune_criterion_of(o)->needs_data || o->scope == PRUNE_SENSITIVITY || o->has_regularize;
+}
+
 static int plan(const struct graph *g, const void *options, struct layers *layers, struct effect *effects,
     struct error *err) {
     const struct prune_options *o = options;
@@ -260,6 +270,9 @@ const struct method method_prune = {
     .source = "Han et al. 2015; Li et al. 2017; Fang et al. 2023, DepGraph",
     .options = &table,
     .options_size = sizeof(struct prune_options),
+    .takes_sparse = true,
+    .leaves_float = true,
+    .wants_data = wants_data,
     .check = check,
     .plan = plan,
     .apply = apply,

@@ -137,7 +137,7 @@ const struct op op_lrn = {
     .backward = lrn_backward,
     .cost = op_cost_elementwise,
     .saves = OP_SAVES_IN,
-    .couple = OP_COUPLE_SAME,
+    .couple = OP_COUPLE_NONE, /* neighbours share a sum */
     .quant = OP_QUANT_FLOAT,
 };
 
