@@ -152,12 +152,33 @@ static bool is_one_of(const struct node *n, const char *const *names) {
     return false;
 }
 
-int couple_same(struct coupler *k, const struct node *n) {
+/* Vectors of a number a channel beside the value. */
+static int couple_vectors(struct coupler *k, const struct node *n, const struct coupling_value *x) {
     static const char *const has_vectors[] = {
         "BatchNormalization", "DequantizeLinear", "InstanceNormalization", "QuantizeLinear", NULL};
+    int r = 0;
+
+    for (int i = 1; i < n->n_in && r == 0 && is_one_of(n, has_vectors); i++)
+        if (is_vector(coupler_init(k, n, i), x->n) && x->n > 1)
+            r = coupler_site(k, n, i, 0, COUPLING_PARAM, x->n, x->channel);
+        else if (n->in[i] >= 0 && !coupler_init(k, n, i))
+            coupler_keep_value(k, n->in[0], is_encoded);
+    return r;
+}
+
+/* What else a node gives (indices of a pool, a mask of Dropout) is not followed. */
+static bool has_other_readers(const struct coupler *k, const struct node *n) {
+    for (int i = 1; i < n->n_out; i++)
+        if (n->out[i] >= 0 && graph_consumers(k->g, n->out[i], NULL, 0) > 0)
+            return true;
+    return false;
+}
+
+int couple_same(struct coupler *k, const struct node *n) {
     const struct coupling_value *x = coupler_value(k, n->in[0]);
     const struct shape *in = coupler_shape(k, n->in[0]), *out = coupler_shape(k, n->out[0]);
-    int r = 0;
+    bool has_computed_sizes = !strcmp(n->op_type, "Resize") && n->n_in > 3 && n->in[3] >= 0 &&
+                              !coupler_init(k, n, 3) && !k->trusts_computed;
 
     if (!x)
         return 0;
@@ -166,19 +187,12 @@ int couple_same(struct coupler *k, const struct node *n) {
         coupler_keep_value(k, n->in[0], has_odd_axis);
         return 0;
     }
-    for (int i = 1; i < n->n_in && r == 0 && is_one_of(n, has_vectors); i++)
-        if (is_vector(coupler_init(k, n, i), x->n) && x->n > 1)
-            r = coupler_site(k, n, i, 0, COUPLING_PARAM, x->n, x->channel);
-        else if (n->in[i] >= 0 && !coupler_init(k, n, i))
-            coupler_keep_value(k, n->in[0], is_encoded);
-    if (!strcmp(n->op_type, "Resize") && n->n_in > 3 && n->in[3] >= 0 && !coupler_init(k, n, 3) &&
-        !k->trusts_computed)
+    if (has_computed_sizes)
         coupler_keep_value(k, n->in[0], coupling_computed);
-    for (int i = 1; i < n->n_out; i++)
-        if (n->out[i] >= 0 && graph_consumers(k->g, n->out[i], NULL, 0) > 0)
-            coupler_keep_value(k, n->in[0], coupling_mixed);
+    if (has_other_readers(k, n))
+        coupler_keep_value(k, n->in[0], coupling_mixed);
     coupler_set(k, n->out[0], x->first, x->last, x->n, x->channel);
-    return r;
+    return couple_vectors(k, n, x);
 }
 
 /* ---- operands that meet element by element ---- */
