@@ -4,7 +4,9 @@
  * (observer_count); then a quantiser is chosen. `minmax` takes the whole range. `mse` shrinks it to the
  * factor in [0.5, 1] that gives the least mean squared quantisation error over the histogram (grid of 80
  * steps; the search of Banner et al. 2019, "Post training 4-bit quantization", without the distribution
- * assumption). */
+ * assumption). `percentile` leaves a ten-thousandth of the values that are not zero outside, in all.
+ * `entropy` takes the range whose values lose the least information when they are counted in as many levels
+ * as the type has (Kullback-Leibler divergence; Migacz 2017, "8-bit inference with TensorRT"). */
 #ifndef COMPRESS_OBSERVER_H
 #define COMPRESS_OBSERVER_H
 
@@ -17,6 +19,8 @@
 enum observer_kind {
     OBSERVER_MSE,
     OBSERVER_MINMAX,
+    OBSERVER_PERCENTILE,
+    OBSERVER_ENTROPY,
 };
 
 struct observer {

@@ -19,6 +19,7 @@
 #include "compress/quantize.h"
 #include "compress/quantize_file.h"
 #include "compress/recover.h"
+#include "engine/ops.h"
 #include "engine/pass.h"
 
 /* As many as the ranges are calibrated with by default. */
@@ -271,8 +272,8 @@ int quantize_int8(struct work *work, const struct quantize_options *o, const str
     if (r == 0)
         r = layers_list(work->graph, scope, &layers, err);
     if (r == 0)
-        r = coder ? coder->method->plan(work->graph, coder->options, &layers, NULL, err)
-                  : method_quantize.plan(work->graph, o, &layers, NULL, err);
+        r = coder ? coder->plan(work->graph, coder->options, &layers, NULL, err)
+                  : quantize_scheme_int8.plan(work->graph, o, &layers, NULL, err);
     if (r < 0)
         return r;
     if (json_object_set_new(report, "layers", json_array()) < 0)
@@ -287,3 +288,30 @@ int quantize_int8(struct work *work, const struct quantize_options *o, const str
         r = correct_means(work, parent, err);
     return r;
 }
+
+static int plan(const struct graph *g, const void *options, struct layers *layers, struct effect *effects,
+    struct error *err) {
+    (void)options;
+    (void)err;
+    for (size_t i = 0; i < layers->n; i++) {
+        struct layer_entry *e = &layers->entry[i];
+        const struct node *n = &g->nodes[e->node];
+
+        if (e->form)
+            continue;
+        if (n->op->quant != OP_QUANT_OWN)
+            layer_skip(e, "the operator runs in float only");
+        else if (g->values[n->in[1]].init->dtype != DT_F32)
+            layer_skip(e, "its weights are not float");
+        else if (effects && e->is_selected)
+            effects[i] = (struct effect){.form = "int8", .bytes = e->params + 4 * e->rows, .macs = -1};
+    }
+    return 0;
+}
+
+static int apply(struct work *work, const struct quantize_options *o, const struct scope *scope,
+    json_t *report, struct error *err) {
+    return quantize_int8(work, o, NULL, scope, report, err);
+}
+
+const struct quantize_scheme quantize_scheme_int8 = {.name = "int8", .plan = plan, .apply = apply};

@@ -85,6 +85,52 @@ static void test_mse_clips_an_outlier_and_minmax_keeps_it(void **state) {
     free(x);
 }
 
+/* A ten-thousandth of 20,001 values is two: the outlier goes, and the bin of width 100/2048 that ends above 1
+ * stays. */
+static void test_percentile_leaves_a_ten_thousandth_outside(void **state) {
+    enum { N = 20001 };
+    float *x = malloc(N * sizeof(*x));
+    struct observer *o = malloc(sizeof(*o));
+
+    (void)state;
+    for (int i = 0; i < N; i++)
+        x[i] = (float)(i + 1) / N;
+    x[5] = 100;
+    observe(o, x, N);
+    assert_float_equal(observer_quant(o, OBSERVER_PERCENTILE, DT_U8).scale, 21 * 100.0f / 2048 / 255, 1e-6f);
+    for (int i = 0; i < N; i++)
+        x[i] = i % 2 ? x[i] : -x[i];
+    x[6] = -100;
+    observe(o, x, N);
+    /* bins of 200/2048: zero lies between two, 1 in the eleventh from there */
+    assert_float_equal(observer_quant(o, OBSERVER_PERCENTILE, DT_S8).scale, 11 * 200.0f / 2048 / 127, 1e-6f);
+    free(o);
+    free(x);
+}
+
+/* Recorded from the same definition in numpy, on the same 20,000 numbers. */
+static void test_entropy_chooses_what_numpy_chooses(void **state) {
+    enum { N = 20000 };
+    float *x = malloc(N * sizeof(*x));
+    struct observer *o = malloc(sizeof(*o));
+    uint32_t random = 7;
+
+    (void)state;
+    for (int i = 0; i < N; i++)
+        x[i] = random_normal(&random);
+    x[17] = 12;
+    x[18] = -12;
+    observe(o, x, N);
+    assert_float_equal(observer_quant(o, OBSERVER_ENTROPY, DT_S8).scale, 4.125f / 127, 1e-6f);
+    for (int i = 0; i < N; i++)
+        x[i] = fabsf(x[i]);
+    x[18] = 0;
+    observe(o, x, N);
+    assert_float_equal(observer_quant(o, OBSERVER_ENTROPY, DT_U8).scale, 3.328125f / 255, 1e-6f);
+    free(o);
+    free(x);
+}
+
 static void test_infinite_values_do_not_spoil_the_scale(void **state) {
     const float x[] = {1, INFINITY, -1, NAN};
     struct observer *o = malloc(sizeof(*o));
@@ -101,6 +147,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_zero_is_exactly_representable),
         cmocka_unit_test(test_mse_clips_an_outlier_and_minmax_keeps_it),
+        cmocka_unit_test(test_percentile_leaves_a_ten_thousandth_outside),
+        cmocka_unit_test(test_entropy_chooses_what_numpy_chooses),
         cmocka_unit_test(test_infinite_values_do_not_spoil_the_scale),
     };
 
