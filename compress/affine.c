@@ -26,13 +26,22 @@ static bool is_dequantized_init(const struct graph *g, int v) {
     return dq && init_of(g, dq->in[0]) && init_of(g, dq->in[1]) && init_of(g, dq->in[1])->dtype == DT_F32;
 }
 
+/* Integers of any form (weight.h), with scales of the layer, its channels, or blocks of them. */
+static bool is_dequantized(const struct graph *g, int v) {
+    const struct node *dq = dequantize_of(g, v);
+    int codes = dq ? dq->in[0] : -1;
+
+    return dq && init_of(g, dq->in[1]) && init_of(g, dq->in[1])->dtype == DT_F32 &&
+           (init_of(g, codes) || (codes >= 0 && g->values[codes].producer >= 0));
+}
+
 bool affine_can_fold(const struct graph *g, int node) {
     const struct node *n = &g->nodes[node];
     bool has_bias = n->n_in > 2 && n->in[2] >= 0;
 
     if (n->op->max_in < 3 || n->n_in < 2 || !strcmp(n->op_type, "ConvTranspose"))
         return false;
-    if (!init_of(g, n->in[1]) && !is_dequantized_init(g, n->in[1]))
+    if (!init_of(g, n->in[1]) && !is_dequantized(g, n->in[1]))
         return false;
     return !has_bias || init_of(g, n->in[2]) || is_dequantized_init(g, n->in[2]);
 }
@@ -105,8 +114,8 @@ static int scale_quantised(
     r = copy_floats(init_of(g, dq->in[1]), &scale, &count, err);
     if (r < 0)
         return r;
-    if (count != channels) /* one scale for all: a mean factor would lose what the channels need; only the
-                              bias moves */
+    if (count != channels) /* one scale for all, or for blocks: a mean factor would lose what the channels
+                              need; only the bias moves */
         mul = NULL;
     for (int64_t i = 0; i < channels; i++)
         all[i] = scale[count == channels ? i : 0] * (mul ? mul[i] : 1);
@@ -191,6 +200,13 @@ static int fold_int32_bias(struct graph *g, struct node *n, const float *mul, co
     return 0;
 }
 
+bool affine_can_scale(const struct graph *g, int node) {
+    const struct node *layer = &g->nodes[node], *dq = dequantize_of(g, layer->in[1]);
+
+    return init_of(g, layer->in[1]) ||
+           (dq && init_of(g, dq->in[1]) && init_of(g, dq->in[1])->shape.rank == 1);
+}
+
 int affine_fold(struct graph *g, int node, const float *mul, const float *add, int64_t n, struct error *err) {
     _cleanup_(freep) float *ones = NULL, *scale_w = NULL;
     struct node *layer = &g->nodes[node];
@@ -203,7 +219,7 @@ int affine_fold(struct graph *g, int node, const float *mul, const float *add, i
     r = scale_quantised(g, layer, mul, n, &scale_w, err);
     if (r < 0)
         return r;
-    if (init_of(g, dequantize_of(g, layer->in[1])->in[1])->shape.rank == 0) {
+    if (!affine_can_scale(g, node)) {
         ones = calloc((size_t)n + 1, sizeof(*ones));
         if (!ones)
             return error_oom(err);

@@ -386,7 +386,7 @@ static int apply(
         .activations = o->activations == ACTIVATIONS_U8 ? ACTIVATIONS_U8 : ACTIVATIONS_FLOAT,
         .observer = OBSERVER_MSE,
         .per_channel = true};
-    struct weight_coder coder = {plan, o, work->seed, write_integers};
+    struct weight_coder coder = {.plan = plan, .options = o, .seed = work->seed, .write = write_integers};
     _cleanup_(layers_done) struct layers layers = {0};
     bool on_codes = is_integer(o) && opset_of(o) < 21 && o->activations == ACTIVATIONS_U8 && work->samples;
     int r;

@@ -67,6 +67,9 @@ int encode_scales(const struct encode_job *j, struct encoded *ret, struct error 
 /* Stored element i divided by its scale. */
 float encoded_quotient(const struct encode_job *j, const struct encoded *e, int64_t i);
 
+/* A tensor of zeros. */
+int encoded_put_tensor(struct tensor *t, enum dtype dtype, const struct shape *s, struct error *err);
+
 /* Room for codes of `bits` bits, packed where that many divide a byte, of elements of shape `stored`; and the
  * code of stored element i, each once. */
 int encoded_put_codes(struct encoded *ret, unsigned bits, const struct shape *stored, struct error *err);

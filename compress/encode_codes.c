@@ -15,7 +15,7 @@ static bool is(const struct encode_job *j, const char *code) {
     return strcmp(j->form.code->name, code) == 0;
 }
 
-static int put_tensor(struct tensor *t, enum dtype dtype, const struct shape *s, struct error *err) {
+int encoded_put_tensor(struct tensor *t, enum dtype dtype, const struct shape *s, struct error *err) {
     size_t size;
 
     *t = (struct tensor){.dtype = dtype, .shape = *s};
@@ -29,7 +29,7 @@ static int floats(
     const struct encode_job *j, struct encoded *ret, const struct shape *stored, struct error *err) {
     bool is_f32 = is(j, "f32");
     int64_t n = weight_count_stored(&ret->w);
-    int r = put_tensor(&ret->codes, is_f32 ? DT_F32 : is(j, "bf16") ? DT_BF16 : DT_F16, stored, err);
+    int r = encoded_put_tensor(&ret->codes, is_f32 ? DT_F32 : is(j, "bf16") ? DT_BF16 : DT_F16, stored, err);
 
     for (int64_t i = 0; r == 0 && i < n; i++) {
         float v = encode_number(j->w, encoded_at(ret, i));
@@ -51,13 +51,13 @@ static int bytes(
     const struct encode_job *j, struct encoded *ret, const struct shape *stored, struct error *err) {
     bool is_u8 = is(j, "u8");
     int64_t n = weight_count_stored(&ret->w), n_zero;
-    int r = put_tensor(&ret->codes, is_u8 ? DT_U8 : DT_S8, stored, err);
+    int r = encoded_put_tensor(&ret->codes, is_u8 ? DT_U8 : DT_S8, stored, err);
 
     for (int64_t i = 0; r == 0 && i < n; i++)
         ((uint8_t *)ret->codes.data)[i] = (uint8_t)(rounded(encoded_quotient(j, ret, i), 127) + 128 * is_u8);
     if (r < 0 || !is_u8)
         return r;
-    r = put_tensor(&ret->zero, DT_U8, &ret->scale.shape, err);
+    r = encoded_put_tensor(&ret->zero, DT_U8, &ret->scale.shape, err);
     if (r == 0 && shape_count(&ret->zero.shape, &n_zero))
         memset(ret->zero.data, 128, (size_t)n_zero);
     ret->w.zero = &ret->zero;
@@ -68,10 +68,10 @@ int encoded_put_codes(struct encoded *ret, unsigned bits, const struct shape *st
     struct shape packed = {.rank = 1};
 
     if (bits != 1 && bits != 2 && bits != 4)
-        return put_tensor(&ret->codes, DT_U8, stored, err);
+        return encoded_put_tensor(&ret->codes, DT_U8, stored, err);
     ret->w.stored_bits = bits;
     packed.dim[0] = (weight_count_stored(&ret->w) * bits + 7) / 8;
-    return put_tensor(&ret->codes, DT_U8, &packed, err);
+    return encoded_put_tensor(&ret->codes, DT_U8, &packed, err);
 }
 
 void encoded_set_code(struct encoded *ret, int64_t i, unsigned code) {
@@ -88,8 +88,8 @@ void encoded_set_code(struct encoded *ret, int64_t i, unsigned code) {
 static int nibbles(
     const struct encode_job *j, struct encoded *ret, const struct shape *stored, struct error *err) {
     int64_t n = weight_count_stored(&ret->w);
-    int r =
-        j->form.group ? put_tensor(&ret->codes, DT_S4, stored, err) : encoded_put_codes(ret, 4, stored, err);
+    int r = j->form.group ? encoded_put_tensor(&ret->codes, DT_S4, stored, err)
+                          : encoded_put_codes(ret, 4, stored, err);
 
     for (int64_t i = 0; r == 0 && i < n; i++) {
         int q = rounded(encoded_quotient(j, ret, i), 7);
@@ -104,7 +104,7 @@ static int nibbles(
 
 int encoded_put_book(struct encoded *ret, enum dtype t, const struct shape *s, struct error *err) {
     ret->w.book = &ret->book;
-    return put_tensor(&ret->book, t, s, err);
+    return encoded_put_tensor(&ret->book, t, s, err);
 }
 
 /* -1 and 1 for bits; 0, 1, 0, -1 for two. */
@@ -207,7 +207,7 @@ static int words(const struct encode_job *j, struct encoded *ret, struct error *
         return error_oom(err);
     r = encoded_put_book(ret, t, &(struct shape){.rank = 2, .dim = {n_words, dim}}, err);
     if (r == 0)
-        r = put_tensor(&ret->codes, DT_U8, &(struct shape){.rank = 1, .dim = {v.n}}, err);
+        r = encoded_put_tensor(&ret->codes, DT_U8, &(struct shape){.rank = 1, .dim = {v.n}}, err);
     if (r == 0)
         r = codebook_words(&v, &o, book, ret->codes.data, err);
     if (r == 0)

@@ -4,6 +4,8 @@
 
 const struct quantize_scheme *const quantize_schemes[N_QUANTIZE_SCHEMES] = {
     [QUANTIZE_INT8] = &quantize_scheme_int8,
+    [QUANTIZE_INT4] = &quantize_scheme_int4,
+    [QUANTIZE_FIXED] = &quantize_scheme_fixed,
 };
 
 static const struct quantize_scheme *scheme_of(const void *options) {

@@ -80,6 +80,12 @@ struct quantize_options {
 
 extern const struct param_table quantize_table;
 
+/* Those of one layer in a step of this method. */
+static inline const struct quantize_options *quantize_options_of(
+    const struct quantize_options *step, const struct layer_entry *e) {
+    return e->options ? e->options : step;
+}
+
 /* One row a scheme; stands beside its code. */
 struct quantize_scheme {
     const char *name;
@@ -96,14 +102,31 @@ struct quantize_scheme {
 
 /* quantize.c: by enum quantize_scheme_kind. */
 extern const struct quantize_scheme *const quantize_schemes[N_QUANTIZE_SCHEMES];
-extern const struct quantize_scheme quantize_scheme_int8;
+extern const struct quantize_scheme quantize_scheme_int8, quantize_scheme_int4, quantize_scheme_fixed;
 
-/* One layer's weights as signed 8-bit, symmetric, ±127: w ≈ scale[row] * q. */
+/* adaround, qat or accuracy_control */
+bool quantize_wants_data(const struct quantize_options *o);
+
+/* One layer's weights as integers, evenly spaced: w ≈ scale * q; q within ±127 for 8 bits, else within
+ * -2^(bits-1) … 2^(bits-1) - 1. */
 struct quantized_weights {
     int8_t *q;    /* in the tensor's own order */
-    float *scale; /* [n_scale]: rows, or 1 */
+    float *scale; /* [n_scale]: of the layer (1), its rows, or blocks of their inputs */
     float *error; /* [rows]: sum over the row of (w - scale q) * mean input: the shift of the output's mean */
     int64_t n_scale;
+    int bits;
+    int64_t block; /* inputs that share a scale; 0: all of a row */
+};
+
+/* How weights are rounded. */
+struct weight_rounding {
+    int bits; /* 2 to 8 */
+    bool per_channel;
+    int64_t block;          /* of a matrix: inputs that share a scale; 0: none */
+    const float *min_scale; /* [rows] or NULL: scales are not smaller, so that an int32 bias holds */
+    const float *mean;      /* of each input channel, n_mean of them; NULL: no error is computed */
+    int64_t n_mean;
+    int64_t group; /* a convolution's */
 };
 
 struct row_scales {
@@ -121,14 +144,25 @@ struct weight_rows {
 
 int weight_rows_of(const struct graph *g, const struct node *n, struct weight_rows *ret, struct error *err);
 
-/* `min_scale` [rows] or NULL: scales are not smaller (so that an int32 bias holds). `mean` NULL: no error
- * computed; else the mean of each input channel (n_mean of them; a convolution's group structure is `group`).
- */
-int quantize_weights(const void *w, const struct weight_rows *rows, bool per_channel, const float *min_scale,
-    const float *mean, int64_t n_mean, int64_t group, struct quantized_weights *ret, struct error *err);
+/* Scales: the largest weight at the largest code for 8 bits; else what gives the least squared error. */
+int quantize_weights(const void *w, const struct weight_rows *rows, const struct weight_rounding *o,
+    struct quantized_weights *ret, struct error *err);
 void quantized_weights_done(struct quantized_weights *w);
 
-/* Another way to write the weights of a layer whose input and output are quantised. */
+/* Which of the scales element `at` of the tensor has. */
+int64_t quantized_scale_of(const struct quantized_weights *q, const struct weight_rows *rows, int64_t at);
+int quantized_least(int bits); /* code: -127 or -2^(bits-1) */
+int quantized_most(int bits);
+
+/* quantize_codes.c. In its form in the graph: 8 bits s8, 4 bits s4 (with blocks ONNX's own int4, opset 21),
+ * else a codebook of the integers. Returns the value id of the weights, or a negative errno. */
+int quantize_codes_emit(struct graph *g, const char *id, const struct weight_rows *rows,
+    const struct quantized_weights *q, struct error *err);
+/* The form's name, and its bytes: packed, with scales. */
+const char *quantize_codes_form(int bits);
+int64_t quantize_codes_bytes(int bits, int64_t params, int64_t n_scale);
+
+/* Another way to write the weights of layers than as 8-bit integers. */
 struct weight_coder {
     /* which layers: the plan of a method or scheme, with `options` */
     int (*plan)(const struct graph *g, const void *options, struct layers *layers, struct effect *effects,
@@ -136,10 +170,15 @@ struct weight_coder {
     const void *options;
     uint64_t seed;
     /* Brings in[1] of node e->node into its form; `min_scale` [rows] as quantize_weights has it, or NULL.
-     * *ret_scale is allocated, one a row or one. */
+     * *ret_scale is allocated, one a row or one. NULL: integers of `bits`. */
     int (*write)(const struct weight_coder *c, struct graph *g, const struct layer_entry *e,
         const struct weight_rows *rows, const float *min_scale, float **ret_scale, int64_t *ret_n,
         struct error *err);
+    int (*bits)(const struct weight_coder *c, const struct layer_entry *e);
+    /* Inputs of a matrix that share a scale; such a layer's input stays float. 0: none; NULL: of none. */
+    int64_t (*block)(const struct weight_coder *c, const struct graph *g, const struct layer_entry *e);
+    const void *ctx; /* of bits and block */
+    int opset;       /* that the forms need; 0: 13 */
 };
 
 /* The scheme `int8`; `coder` NULL: weights in int8. */

@@ -7,7 +7,6 @@
 
 #include "base/cleanup.h"
 #include "engine/ops.h"
-#include "engine/weight.h"
 
 static int add_vector(struct graph *g, const char *base, const char *suffix, enum dtype t, void *data,
     int64_t n, bool is_scalar, struct error *err) {
@@ -115,26 +114,10 @@ static bool takes_bias(const struct graph *g, int node) {
 
 int quantize_file_layer(struct graph *g, int node, const struct weight_rows *rows,
     const struct quantized_weights *q, const float *bias, float scale_x, struct error *err) {
-    const char *id = g->nodes[node].id;
-    struct shape scale_shape = {.rank = q->n_scale > 1 ? 1 : 0, .dim = {q->n_scale}};
-    struct tensor codes = {.dtype = DT_S8, .shape = rows->shape, .data = q->q};
-    struct tensor scale = {.dtype = DT_F32, .shape = scale_shape, .data = q->scale};
-    struct weight w = {
-        .structure = weight_structure_find("dense"),
-        .code = weight_code_find("s8"),
-        .scales = weight_scales_find(q->n_scale > 1 ? "channel" : "layer"),
-        .shape = rows->shape,
-        .rows = rows->rows,
-        .cols = rows->outer * rows->inner,
-        .codes = &codes,
-        .scale = &scale,
-        .axis = rows->axis,
-    };
-    int value;
+    int value = quantize_codes_emit(g, g->nodes[node].id, rows, q, err);
 
-    value = weight_emit(g, g->n_nodes, id, &w);
     if (value < 0)
-        return error_set(err, value, "node '%s': its int8 weights could not be written", id);
+        return value;
     g->nodes[node].in[1] = value;
     return quantize_file_bias(
         g, node, rows, &(struct row_scales){.scale = q->scale, .n = q->n_scale}, bias, scale_x, err);

@@ -4,7 +4,7 @@
 
 #include "compress/quantize.h"
 
-/* Replaces weights (int8 with DequantizeLinear) and bias of layer `node`. scale_x > 0: the layer's input is
+/* Replaces weights (quantize_codes_emit) and bias of layer `node`. scale_x > 0: the layer's input is
  * quantised with it and the bias becomes int32 at scale_x * scale_w; else the bias stays float. `bias` has
  * rows entries. */
 int quantize_file_layer(struct graph *g, int node, const struct weight_rows *rows,

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "compress/adaround.h"
 #include "compress/channel_stats.h"
 #include "compress/fold.h"
 #include "compress/probe.h"
@@ -117,7 +118,24 @@ struct layer_job {
     const struct weight_coder *coder; /* NULL: int8 */
     const struct calibration *c;      /* NULL: weights only */
     const struct quant *quant;        /* [class] */
+    struct quantized_weights *kept;   /* [layers]: what was written, for adaround; NULL: not wanted */
 };
+
+/* Layers whose weights have blocks of scales run in float: their inputs are not quantised. */
+static int region_of(
+    const struct layer_job *j, const struct layers *layers, struct qregion *ret, struct error *err) {
+    struct layers some = {.n = layers->n};
+    _cleanup_(freep) struct layer_entry *entries = malloc(layers->n * sizeof(*entries) + 1);
+
+    if (!entries)
+        return error_oom(err);
+    memcpy(entries, layers->entry, layers->n * sizeof(*entries));
+    some.entry = entries;
+    for (size_t i = 0; i < some.n; i++)
+        if (j->coder && j->coder->block && j->coder->block(j->coder, j->g, &entries[i]))
+            layer_skip(&entries[i], "float");
+    return qregion_find(j->g, &some, ret, err);
+}
 
 /* The bias must fit int32 at scale_x * scale_w: scale_w >= |b| / (scale_x * 2^31) (near-dead channels
  * otherwise wrap). */
@@ -161,35 +179,45 @@ static int code_layer(const struct layer_job *j, const struct layer_entry *e, co
         j->g, e->node, rows, &(struct row_scales){.scale = scale, .n = n}, bias, scale_x, err);
 }
 
-static int quantize_layer(const struct layer_job *j, const struct layer_entry *e, struct error *err) {
+static int quantize_layer(const struct layer_job *j, const struct layer_entry *e,
+    struct quantized_weights *keep, struct error *err) {
     const struct node *n = &j->g->nodes[e->node];
+    const struct weight_coder *coder = j->coder;
     int class = j->c ? j->c->region->class_of[n->in[0]] : -1;
     _cleanup_(quantized_weights_done) struct quantized_weights q = {0};
     _cleanup_(freep) float *bias = NULL, *floor = NULL, *mean = NULL;
+    struct weight_rounding o = {.bits = coder && coder->bits ? coder->bits(coder, e) : 8,
+        .block = coder && coder->block ? coder->block(coder, j->g, e) : 0,
+        .group = node_attr_int(n, "group", 1)};
     struct weight_rows rows;
-    int64_t n_mean = 0;
     int r = weight_rows_of(j->g, n, &rows, err);
 
-    if (r < 0)
-        return r;
-    r = load_bias(j->g, n, rows.rows, &bias, err);
+    if (r == 0)
+        r = load_bias(j->g, n, rows.rows, &bias, err);
     if (r < 0)
         return r;
     if (class >= 0) {
         r = bias_floor(bias, rows.rows, j->quant[class].scale, &floor, err);
         if (r < 0)
             return r;
-        mean = channel_means(j->c, n->in[0], &n_mean);
+        mean = channel_means(j->c, n->in[0], &o.n_mean);
     }
-    if (j->coder)
+    if (coder && coder->write)
         return code_layer(j, e, &rows, floor, bias, class >= 0 ? j->quant[class].scale : 0, err);
-    r = quantize_weights(j->g->values[n->in[1]].init->data, &rows, j->o->per_channel, floor,
-        j->o->bias_correct ? mean : NULL, n_mean, node_attr_int(n, "group", 1), &q, err);
+    o.per_channel = quantize_options_of(j->o, e)->per_channel;
+    o.min_scale = floor;
+    o.mean = j->o->bias_correct ? mean : NULL;
+    r = quantize_weights(j->g->values[n->in[1]].init->data, &rows, &o, &q, err);
     if (r < 0)
         return error_prefix(err, r, "node '%s'", n->id);
     for (int64_t i = 0; i < rows.rows; i++)
         bias[i] += q.error[i];
-    return quantize_file_layer(j->g, e->node, &rows, &q, bias, class >= 0 ? j->quant[class].scale : 0, err);
+    r = quantize_file_layer(j->g, e->node, &rows, &q, bias, class >= 0 ? j->quant[class].scale : 0, err);
+    if (r == 0 && keep) {
+        *keep = q;
+        q = (struct quantized_weights){0};
+    }
+    return r;
 }
 
 static int quantize_layers(
@@ -200,7 +228,7 @@ static int quantize_layers(
         const struct layer_entry *e = &layers->entry[i];
 
         if (e->is_selected) {
-            int r = quantize_layer(j, e, err);
+            int r = quantize_layer(j, e, j->kept ? &j->kept[i] : NULL, err);
 
             if (r < 0)
                 return r;
@@ -213,59 +241,98 @@ static int quantize_layers(
     return 0;
 }
 
-static int quantize_activations(struct work *work, const struct quantize_options *o,
-    const struct weight_coder *coder, const struct layers *layers, json_t *report, struct error *err) {
-    enum dtype t = o->activations == ACTIVATIONS_S8 ? DT_S8 : DT_U8;
+static int quantize_activations(
+    struct work *work, struct layer_job *j, const struct layers *layers, json_t *report, struct error *err) {
+    enum dtype t = j->o->activations == ACTIVATIONS_S8 ? DT_S8 : DT_U8;
     _cleanup_(calibration_done) struct calibration c = {0};
     _cleanup_(qregion_done) struct qregion region = {0};
     _cleanup_(freep) struct quant *quant = NULL;
-    struct layer_job j = {.g = work->graph, .o = o, .coder = coder, .c = &c};
-    int r = qregion_find(work->graph, layers, &region, err);
+    int r = region_of(j, layers, &region, err);
 
-    if (r < 0)
-        return r;
-    r = calibration_init(&c, work->graph, &region, err);
-    if (r < 0)
-        return r;
-    r = calibrate(&c, work, err);
+    if (r == 0)
+        r = calibration_init(&c, work->graph, &region, err);
+    if (r == 0)
+        r = calibrate(&c, work, err);
     if (r < 0)
         return r;
     quant = calloc((size_t)region.n_classes + 1, sizeof(*quant));
     if (!quant)
         return error_oom(err);
     for (int k = 0; k < region.n_classes; k++)
-        quant[k] = observer_quant(&c.observer[k], (enum observer_kind)o->observer, t);
-    j.quant = quant;
-    r = quantize_layers(&j, layers, report, err);
-    if (r < 0)
-        return r;
-    return quantize_file_values(work->graph, &region, quant, t, err);
+        quant[k] = observer_quant(&c.observer[k], (enum observer_kind)j->o->observer, t);
+    j->c = &c;
+    j->quant = quant;
+    r = quantize_layers(j, layers, report, err);
+    j->c = NULL;
+    j->quant = NULL;
+    return r < 0 ? r : quantize_file_values(work->graph, &region, quant, t, err);
 }
 
 /* What the analytic correction of each layer leaves: the shift that a layer's quantised input brings. Layer
- * by layer the means of the float network are restored (Nagel et al. 2019, section 4.2, with data). */
-static int correct_means(struct work *work, const struct graph *parent, struct error *err) {
-    const struct recover_calibrate o = {.samples = CORRECTION_SAMPLES, .bias = true};
+ * by layer the means of the float network are restored (Nagel et al. 2019, section 4.2, with data). Few
+ * levels also make signals smaller, the more so the deeper: means alone would then leave nothing but
+ * themselves. */
+static int correct_means(
+    struct work *work, const struct graph *parent, bool has_few_levels, struct error *err) {
+    const struct recover_calibrate o = {
+        .samples = CORRECTION_SAMPLES, .bias = true, .variance = has_few_levels};
 
     return recover_calibrate(work, parent, &o, err);
 }
 
 /* Folded, with types and ranks, at an opset that knows scales per axis. */
-static int prepare(struct work *work, struct error *err) {
+static int prepare(struct work *work, const struct weight_coder *coder, struct error *err) {
     int r = fold_graph(work->graph, err);
 
     if (r == 0 && work->samples)
         r = fold_infer_shapes(work->graph, &work->samples->item, err);
-    return r < 0 ? r : pass_raise_opset(work->graph, 13, err);
+    return r < 0 ? r : pass_raise_opset(work->graph, coder && coder->opset ? coder->opset : 13, err);
+}
+
+struct kept {
+    size_t n;
+    struct quantized_weights *layer;
+};
+
+static void kept_done(struct kept *k) {
+    for (size_t i = 0; i < k->n; i++)
+        quantized_weights_done(&k->layer[i]);
+    free(k->layer);
+}
+
+/* Weights and activations of the selected layers; then what is made good of the rounding. */
+static int quantize_graph(struct work *work, struct layer_job *j, const struct graph *parent,
+    const struct layers *layers, json_t *report, struct error *err) {
+    bool with_activations = j->o->activations != ACTIVATIONS_FLOAT && work->samples;
+    struct adaround a = {.layers = layers, .parent = parent, .is_centred = j->o->bias_correct};
+    _cleanup_(kept_done) struct kept kept = {0};
+    int r;
+
+    if (j->o->adaround) {
+        kept.layer = a.weights = j->kept = calloc(layers->n + 1, sizeof(*kept.layer));
+        if (!kept.layer)
+            return error_oom(err);
+        kept.n = layers->n;
+    }
+    if (with_activations)
+        r = quantize_activations(work, j, layers, report, err);
+    else
+        r = quantize_layers(j, layers, report, err);
+    if (r == 0)
+        r = graph_finish(work->graph, err);
+    if (r == 0 && j->o->adaround)
+        r = adaround(work, &a, report, err);
+    if (r == 0 && work->samples && j->o->bias_correct && (with_activations || j->o->adaround))
+        r = correct_means(work, parent, j->coder && !j->o->adaround, err);
+    return r;
 }
 
 int quantize_int8(struct work *work, const struct quantize_options *o, const struct weight_coder *coder,
     const struct scope *scope, json_t *report, struct error *err) {
-    bool with_activations = o->activations != ACTIVATIONS_FLOAT && work->samples;
-    struct layer_job weights_only = {.g = work->graph, .o = o, .coder = coder};
+    struct layer_job j = {.g = work->graph, .o = o, .coder = coder};
     _cleanup_(layers_done) struct layers layers = {0};
     _cleanup_(graph_freep) struct graph *parent = NULL;
-    int r = prepare(work, err);
+    int r = prepare(work, coder, err);
 
     if (r == 0)
         r = graph_clone(work->graph, &parent, err);
@@ -278,15 +345,7 @@ int quantize_int8(struct work *work, const struct quantize_options *o, const str
         return r;
     if (json_object_set_new(report, "layers", json_array()) < 0)
         return error_oom(err);
-    if (with_activations)
-        r = quantize_activations(work, o, coder, &layers, report, err);
-    else
-        r = quantize_layers(&weights_only, &layers, report, err);
-    if (r == 0)
-        r = graph_finish(work->graph, err);
-    if (r == 0 && with_activations && o->bias_correct)
-        r = correct_means(work, parent, err);
-    return r;
+    return quantize_graph(work, &j, parent, &layers, report, err);
 }
 
 static int plan(const struct graph *g, const void *options, struct layers *layers, struct effect *effects,
@@ -314,4 +373,5 @@ static int apply(struct work *work, const struct quantize_options *o, const stru
     return quantize_int8(work, o, NULL, scope, report, err);
 }
 
-const struct quantize_scheme quantize_scheme_int8 = {.name = "int8", .plan = plan, .apply = apply};
+const struct quantize_scheme quantize_scheme_int8 = {
+    .name = "int8", .wants_data = quantize_wants_data, .plan = plan, .apply = apply};

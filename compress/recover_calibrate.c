@@ -93,12 +93,13 @@ static double deviation_ratio(const struct channel_stats *want, const struct cha
 static int correct(struct graph *g, const struct pair *p, const struct channel_stats *have,
     const struct recover_calibrate *o, struct error *err) {
     size_t n = (size_t)have->n;
+    bool scales = o->variance && affine_can_scale(g, p->node);
     _cleanup_(freep) float *mul = calloc(n + 1, sizeof(*mul)), *add = calloc(n + 1, sizeof(*add));
 
     if (!mul || !add)
         return error_oom(err);
     for (size_t c = 0; c < n; c++) {
-        double m = o->variance ? deviation_ratio(&p->want, have, (int64_t)c) : 1;
+        double m = scales ? deviation_ratio(&p->want, have, (int64_t)c) : 1;
 
         mul[c] = (float)m;
         if (o->bias)
