@@ -1,12 +1,12 @@
 #include "compress/adaround.h"
 
-#include <cblas.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "compress/affine.h"
 #include "compress/layer_rows.h"
+#include "compress/linalg.h"
 
 #define MAX_INPUTS     8192 /* of an output; beyond it the moments take more than 256 MiB */
 #define MIN_ROWS       4096
@@ -121,10 +121,8 @@ static int round_group(struct rounding *r, int64_t index, struct error *err) {
     if (!x || !y || !g || !c || !w || !s || !q)
         return error_oom(err);
     take_group(r, index, rows, x, y);
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)k, (int)k, (int)n, 1 / (float)n, x, (int)k, x,
-        (int)k, 0, g, (int)k);
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)rows, (int)k, (int)n, 1 / (float)n, y,
-        (int)rows, x, (int)k, 0, c, (int)k);
+    linalg_multiply_floats(k, k, n, 1 / (float)n, x, true, x, false, 0, g);
+    linalg_multiply_floats(rows, k, n, 1 / (float)n, y, true, x, false, 0, c);
     for (int64_t i = 0; i < rows * k; i++) {
         int64_t at = place(r, index * rows + i / k, i % k);
 

@@ -1,10 +1,10 @@
-#include <cblas.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "compress/adaround.h"
+#include "compress/linalg.h"
 
 #define RATE      0.01f
 #define LAMBDA    0.3f /* of a weight, where turning one round costs 1 on the average */
@@ -69,11 +69,10 @@ static int solver_init(struct solver *s, const struct adaround_problem *p, struc
 }
 
 static void find_residual(struct solver *s) {
-    int rows = (int)s->p->rows, k = (int)s->p->k;
+    int64_t k = s->p->k;
 
     memcpy(s->residual, s->p->c, (size_t)s->n * sizeof(float));
-    cblas_sgemm(
-        CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, k, k, 1, s->w, k, s->p->g, k, -1, s->residual, k);
+    linalg_multiply_floats(s->p->rows, k, k, 1, s->w, false, s->p->g, false, -1, s->residual);
 }
 
 static float clipped(const struct solver *s, float code) {
@@ -132,7 +131,8 @@ static void polish(struct solver *s, int64_t row) {
             if (a == b || gain >= -1e-6f * d * d * p->g[i * (p->k + 1)])
                 continue;
             w[i] += d;
-            cblas_saxpy((int)p->k, d, p->g + i * p->k, 1, r, 1);
+            for (int64_t j = 0; j < p->k; j++)
+                r[j] += d * p->g[i * p->k + j];
             has_changed = true;
         }
     }

@@ -30,6 +30,13 @@ void linalg_multiply(int64_t m, int64_t n, int64_t k, const double *a, bool a_is
         (int)(b_is_turned ? k : n), 0, c, (int)n);
 }
 
+void linalg_multiply_floats(int64_t m, int64_t n, int64_t k, float alpha, const float *a, bool a_is_turned,
+    const float *b, bool b_is_turned, float beta, float *c) {
+    cblas_sgemm(CblasRowMajor, a_is_turned ? CblasTrans : CblasNoTrans,
+        b_is_turned ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, alpha, a, (int)(a_is_turned ? m : k),
+        b, (int)(b_is_turned ? k : n), beta, c, (int)n);
+}
+
 void linalg_gram(int64_t m, int64_t n, const double *a, bool is_turned, double *ret) {
     int64_t side = is_turned ? n : m, inner = is_turned ? m : n;
 

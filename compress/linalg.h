@@ -17,6 +17,10 @@ double *linalg_new(int64_t rows, int64_t cols);
 void linalg_multiply(int64_t m, int64_t n, int64_t k, const double *a, bool a_is_turned, const double *b,
     bool b_is_turned, double *c);
 
+/* The same of floats: c = alpha op(a) op(b) + beta c. */
+void linalg_multiply_floats(int64_t m, int64_t n, int64_t k, float alpha, const float *a, bool a_is_turned,
+    const float *b, bool b_is_turned, float beta, float *c);
+
 /* ret[m][m] = a a', of a[m][n]; or ret[n][n] = a' a when turned. Both triangles. */
 void linalg_gram(int64_t m, int64_t n, const double *a, bool is_turned, double *ret);
 
