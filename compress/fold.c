@@ -6,21 +6,32 @@
 #include "engine/pass.h"
 #include "engine/shape_infer.h"
 
-int fold_graph(struct graph *g, struct error *err) {
-    static int (*const passes[])(struct graph *, struct error *) = {
-        pass_fold_constants,
-        pass_remove_identities,
-        pass_fold_batch_norm,
-        pass_merge_pads,
-    };
+static const struct {
+    int (*run)(struct graph *, struct error *);
+    bool is_norms;
+} passes[] = {
+    {pass_fold_constants, false},
+    {pass_remove_identities, false},
+    {pass_fold_batch_norm, true},
+    {pass_merge_pads, false},
+};
 
+static int fold(struct graph *g, bool norms, struct error *err) {
     for (size_t i = 0; i < sizeof(passes) / sizeof(passes[0]); i++) {
-        int r = passes[i](g, err);
+        int r = passes[i].is_norms && !norms ? 0 : passes[i].run(g, err);
 
         if (r < 0)
             return r;
     }
     return graph_finish(g, err);
+}
+
+int fold_graph(struct graph *g, struct error *err) {
+    return fold(g, true, err);
+}
+
+int fold_but_norms(struct graph *g, struct error *err) {
+    return fold(g, false, err);
 }
 
 int fold_infer_shapes(struct graph *g, const struct shape *input, struct error *err) {

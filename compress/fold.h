@@ -6,6 +6,8 @@
 #include "engine/graph.h"
 
 int fold_graph(struct graph *g, struct error *err);
+/* The same with batch norm left where it is. */
+int fold_but_norms(struct graph *g, struct error *err);
 
 /* Finds the type and rank of every value, by inference for an input of shape `input`; sizes stay free. */
 int fold_infer_shapes(struct graph *g, const struct shape *input, struct error *err);

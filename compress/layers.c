@@ -107,6 +107,8 @@ int layers_list(struct graph *g, const struct scope *scope, struct layers *ret, 
 }
 
 void layers_done(struct layers *l) {
+    if (l->kept)
+        l->kept_done(l->kept);
     free(l->entry);
     *l = (struct layers){0};
 }

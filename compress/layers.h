@@ -36,6 +36,8 @@ struct layer_entry {
 struct layers {
     size_t n;
     struct layer_entry *entry; /* in topological order; ids live in the graph */
+    void *kept;                /* what a method's plan keeps for its outline; owned, freed by kept_done */
+    void (*kept_done)(void *kept);
 };
 
 /* Free with layers_done. */

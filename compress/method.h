@@ -60,6 +60,7 @@ struct method {
     size_t options_size;
     bool needs_data;   /* refused with data_required without samples */
     bool folds;        /* its layers are those of the graph with batch norm folded (fold.h) */
+    bool keeps_norms;  /* … with all folded but batch norm */
     bool takes_sparse; /* layers whose float weights an earlier step stored sparsely are its own too: it finds
                           them as plain weights with exact zeros, which it keeps (keep_zeros.h) */
 

@@ -321,7 +321,7 @@ static int plan_step(
     _cleanup_(summary_freep) struct summary *now = NULL;
     _cleanup_(freep) struct effect *effects = NULL;
     struct scope scope = scope_of(s);
-    int r = s->method->folds ? fold_graph(g, err) : 0;
+    int r = s->method->folds ? fold_graph(g, err) : s->method->keeps_norms ? fold_but_norms(g, err) : 0;
 
     if (r == 0)
         r = summary_new(g, &now, err);

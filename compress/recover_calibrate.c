@@ -33,6 +33,19 @@ static void pairs_done(struct pairs *p) {
     free(p->pair);
 }
 
+/* The parent's layer that node `id` is, or is the last part of (lowrank.h); -1: none. */
+static int find_in_parent(const struct graph *parent, const char *id) {
+    size_t size = strlen(id);
+    char base[512];
+    int node = graph_find_node(parent, id);
+
+    if (node >= 0 || size < 3 || size >= sizeof(base) || strcmp(id + size - 2, "/u"))
+        return node;
+    memcpy(base, id, size - 2);
+    base[size - 2] = 0;
+    return graph_find_node(parent, base);
+}
+
 static int pairs_find(
     const struct graph *g, const struct graph *parent, struct pairs *ret, struct error *err) {
     ret->pair = calloc(g->n_nodes + 1, sizeof(*ret->pair));
@@ -43,7 +56,7 @@ static int pairs_find(
 
         if (g->nodes[i].op->couple != OP_COUPLE_FREE || !affine_can_fold(g, (int)i))
             continue;
-        node = graph_find_node(parent, g->nodes[i].id);
+        node = find_in_parent(parent, g->nodes[i].id);
         if (node >= 0)
             ret->pair[ret->n++] = (struct pair){.node = (int)i, .parent_value = parent->nodes[node].out[0]};
     }
@@ -124,6 +137,13 @@ static int correct_layer(struct work *work, const struct samples *s, const struc
     return r;
 }
 
+static bool has_norms(const struct graph *g) {
+    for (size_t i = 0; i < g->n_nodes; i++)
+        if (!strcmp(g->nodes[i].op_type, "BatchNormalization"))
+            return true;
+    return false;
+}
+
 int recover_calibrate(
     struct work *work, const struct graph *parent, const struct recover_calibrate *o, struct error *err) {
     _cleanup_(graph_freep) struct graph *folded = NULL;
@@ -137,8 +157,9 @@ int recover_calibrate(
     if (s.n > o->samples)
         s.n = o->samples;
     r = graph_clone(parent, &folded, err);
+    /* a layer with a batch norm behind it makes other numbers than one that has it folded */
     if (r == 0)
-        r = fold_graph(folded, err);
+        r = has_norms(work->graph) ? fold_but_norms(folded, err) : fold_graph(folded, err);
     if (r == 0)
         r = pairs_find(work->graph, folded, &pairs, err);
     if (r == 0)

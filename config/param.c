@@ -302,10 +302,29 @@ static int objects_from_json(
     return r;
 }
 
+/* An object in a word's place stands for itself: nothing of one before it stays. */
+static int clear(const struct param_table *t, void *of, struct error *err) {
+    static const size_t size[] = {[PARAM_BOOL] = sizeof(bool),
+        [PARAM_INT] = sizeof(int),
+        [PARAM_SIZE] = sizeof(int64_t),
+        [PARAM_REAL] = sizeof(double),
+        [PARAM_ENUM] = sizeof(int),
+        [PARAM_PAIR] = sizeof(int[2]),
+        [PARAM_JSON] = 0};
+
+    param_done(t, of);
+    for (size_t i = 0; i < t->n; i++)
+        if (t->param[i].type <= PARAM_JSON)
+            memset(member(&t->param[i], of), 0, size[t->param[i].type]);
+    return param_defaults(t, of, err);
+}
+
 static int object_from_json(
     const struct param *p, const json_t *j, const char *path, void *ret, struct error *err) {
     if (p->choices && json_is_string(j))
         return set_word(p, json_string_value(j), path, ret, err);
+    if (p->choices && clear(p->table, member(p, ret), err) < 0)
+        return -EINVAL;
     if (p->choices)
         *(int *)((char *)ret + p->word_at) = -1;
     if (p->given_at != NO_OFFSET)
