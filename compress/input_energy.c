@@ -1,11 +1,15 @@
 #include "compress/input_energy.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "compress/channel_stats.h"
 #include "compress/probe.h"
+
+/* Of the mean: what the samples leave dark may be bright in other pictures. */
+#define LEAST_SHARE 0.01
 
 struct seen {
     size_t n;
@@ -29,6 +33,8 @@ static void on_value(void *ctx, size_t k, const struct tensor *x) {
 }
 
 static int take(const struct channel_stats *s, struct input_energy *ret, struct error *err) {
+    double mean = 0;
+
     if (s->n == 0)
         return 0;
     ret->channel = malloc((size_t)s->n * sizeof(*ret->channel) + 1);
@@ -36,7 +42,9 @@ static int take(const struct channel_stats *s, struct input_energy *ret, struct 
         return error_oom(err);
     ret->n = s->n;
     for (int64_t c = 0; c < s->n; c++)
-        ret->channel[c] = (float)(s->square[c] / s->count);
+        mean += s->square[c] / s->count / (double)s->n;
+    for (int64_t c = 0; c < s->n; c++)
+        ret->channel[c] = (float)fmax(s->square[c] / s->count, LEAST_SHARE * mean);
     return 0;
 }
 

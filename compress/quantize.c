@@ -4,8 +4,10 @@
 
 const struct quantize_scheme *const quantize_schemes[N_QUANTIZE_SCHEMES] = {
     [QUANTIZE_INT8] = &quantize_scheme_int8,
-    [QUANTIZE_INT4] = &quantize_scheme_int4,
+    [QUANTIZE_CODEBOOK] = &quantize_scheme_codebook,
     [QUANTIZE_FIXED] = &quantize_scheme_fixed,
+    [QUANTIZE_INT4] = &quantize_scheme_int4,
+    [QUANTIZE_PRODUCT] = &quantize_scheme_product,
 };
 
 static const struct quantize_scheme *scheme_of(const void *options) {
@@ -43,6 +45,7 @@ const struct method method_quantize = {
     .options = &quantize_table,
     .options_size = sizeof(struct quantize_options),
     .folds = true,
+    .takes_sparse = true,
     .wants_data = wants_data,
     .check = check,
     .plan = plan,

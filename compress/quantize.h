@@ -102,7 +102,8 @@ struct quantize_scheme {
 
 /* quantize.c: by enum quantize_scheme_kind. */
 extern const struct quantize_scheme *const quantize_schemes[N_QUANTIZE_SCHEMES];
-extern const struct quantize_scheme quantize_scheme_int8, quantize_scheme_int4, quantize_scheme_fixed;
+extern const struct quantize_scheme quantize_scheme_int8, quantize_scheme_int4, quantize_scheme_fixed,
+    quantize_scheme_codebook, quantize_scheme_product;
 
 /* adaround, qat or accuracy_control */
 bool quantize_wants_data(const struct quantize_options *o);
@@ -177,7 +178,7 @@ struct weight_coder {
     int (*bits)(const struct weight_coder *c, const struct layer_entry *e);
     /* Inputs of a matrix that share a scale; such a layer's input stays float. 0: none; NULL: of none. */
     int64_t (*block)(const struct weight_coder *c, const struct graph *g, const struct layer_entry *e);
-    const void *ctx; /* of bits and block */
+    const void *ctx; /* of all of these */
     int opset;       /* that the forms need; 0: 13 */
 };
 
