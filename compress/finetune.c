@@ -2,9 +2,12 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/cleanup.h"
 #include "compress/learn.h"
+#include "compress/norm_insert.h"
+#include "compress/trainable.h"
 #include "engine/ops.h"
 #include "engine/pass.h"
 
@@ -15,19 +18,19 @@ static int refuse_encoded(const struct layer_entry *e, struct error *err) {
         e->id, e->form);
 }
 
+/* Whether a form can be trained is seen when its layer is opened. */
 static int plan(const struct graph *g, const void *options, struct layers *layers, struct effect *effects,
     struct error *err) {
     (void)options;
+    (void)err;
     for (size_t i = 0; i < layers->n; i++) {
         struct layer_entry *e = &layers->entry[i];
         const struct tensor *w = g->values[g->nodes[e->node].in[1]].init;
 
-        if (e->form)
-            return refuse_encoded(e, err);
-        if (e->is_selected && w->dtype != DT_F32)
+        if (e->is_selected && w && w->dtype != DT_F32)
             layer_skip(e, "its weights are not float");
         else if (e->is_selected && effects)
-            effects[i] = (struct effect){.form = "dense", .bytes = 4 * e->params, .macs = -1};
+            effects[i] = (struct effect){.form = e->form ? e->form : "dense", .bytes = e->bytes, .macs = -1};
     }
     return 0;
 }
@@ -55,34 +58,69 @@ int finetune_prepare(struct graph *g, struct error *err) {
     return r < 0 ? r : pass_fold_constants(g, err);
 }
 
-int finetune_graph(struct work *work, const struct learn_options *o, const struct learn_distil *distil,
-    const struct scope *scope, const char *name, json_t *report, struct error *err) {
+/* Where norms cannot be folded at the end, training goes on as it does without any. */
+static void choose_norms(struct learn_options *o, const struct trainable *t, struct graph *g) {
+    if (trainable_fixes_scales(t) && !strcmp(learn_batch_norms[o->batch_norm], "auto") &&
+        norm_insert_is_due(g))
+        for (o->batch_norm = 0; strcmp(learn_batch_norms[o->batch_norm], "none") != 0;)
+            o->batch_norm++;
+}
+
+static int check_norms(const struct learn_options *o, const struct trainable *t, struct error *err) {
+    if (!trainable_fixes_scales(t) || strcmp(learn_batch_norms[o->batch_norm], "insert") != 0)
+        return 0;
+    return error_code(err, -EBADMSG, "method_not_applicable",
+        "batch_norm: norms cannot be inserted into a network whose weights or values are encoded: they could not "
+        "be folded again");
+}
+
+static int train(struct work *work, struct trainable *t, struct learn_options *o,
+    const struct finetune_run *f, struct learn_run *run, json_t *report, struct error *err) {
     _cleanup_(frozen_done) struct frozen frozen = {0};
+    struct graph *g = trainable_graph(t), *closed = NULL;
+    int r = check_norms(o, t, err);
+
+    choose_norms(o, t, g);
+    if (r == 0 && f->scope)
+        r = frozen_find(g, f->scope, &frozen, err);
+    run->frozen = f->scope ? &frozen : NULL;
+    trainable_run(t, run);
+    if (r == 0)
+        r = learn(g, run, o, report, err);
+    if (r == 0)
+        r = trainable_close(t, g, &closed, err);
+    if (r < 0)
+        return r;
+    graph_free(work->graph);
+    work->graph = closed;
+    return 0;
+}
+
+int finetune_graph(struct work *work, const struct learn_options *options, const struct finetune_run *f,
+    json_t *report, struct error *err) {
+    _cleanup_(trainable_freep) struct trainable *t = NULL;
+    struct learn_options o = *options;
     struct learn_run run = {.seed = work->seed,
         .progress = work->progress,
-        .distil = distil,
+        .distil = f->distil,
+        .hook = f->hook,
         .checkpoint_seconds = work->checkpoint_seconds,
         .memory_bytes = work->memory_bytes};
     char checkpoint[4096];
     int r;
 
-    if (!work->samples->source)
+    if (!work->samples || !work->samples->source)
         return error_code(
             err, -EBADMSG, "data_required", "training needs a data set of pictures, not ready inputs");
-    r = finetune_prepare(work->graph, err);
-    if (r == 0 && scope)
-        r = frozen_find(work->graph, scope, &frozen, err);
-    if (r < 0)
-        return r;
-    run.frozen = scope ? &frozen : NULL;
     run.source = work->samples->source;
     if (work->checkpoint) {
-        if (snprintf(checkpoint, sizeof(checkpoint), "%s/%s", work->checkpoint, name) >=
+        if (snprintf(checkpoint, sizeof(checkpoint), "%s/%s", work->checkpoint, f->name) >=
             (int)sizeof(checkpoint))
             return error_set(err, -ENAMETOOLONG, "the path of the checkpoint is too long");
         run.checkpoint = checkpoint;
     }
-    return learn(work->graph, &run, o, report, err);
+    r = trainable_open(work->graph, &(struct trainable_options){.latents = f->latents}, &t, err);
+    return r < 0 ? r : train(work, t, &o, f, &run, report, err);
 }
 
 static int apply(
@@ -90,7 +128,7 @@ static int apply(
     char name[32];
 
     snprintf(name, sizeof(name), "step%zu", work->step);
-    return finetune_graph(work, options, NULL, scope, name, report, err);
+    return finetune_graph(work, options, &(struct finetune_run){.scope = scope, .name = name}, report, err);
 }
 
 const struct method method_finetune = {
@@ -100,6 +138,7 @@ const struct method method_finetune = {
     .options = &learn_table,
     .options_size = sizeof(struct learn_options),
     .needs_data = true,
+    .takes_encoded = true,
     .plan = plan,
     .apply = apply,
 };

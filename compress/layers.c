@@ -63,7 +63,8 @@ static void select_entry(const struct scope *scope, const struct weight *encoded
     if (scope && first_match(scope->exclude, e->id))
         layer_skip(e, "excluded");
     e->options = scope ? overrides_find(scope->overrides, e->id, scope->options) : NULL;
-    if (encoded && !(scope && scope->takes_sparse && weight_is_sparse_float(encoded)))
+    if (encoded && !(scope && scope->takes_encoded) &&
+        !(scope && scope->takes_sparse && weight_is_sparse_float(encoded)))
         layer_skip(e, layer_encoded);
 }
 

@@ -9,13 +9,17 @@
 #include "compress/learn_norms.h"
 #include "compress/learn_priv.h"
 
-/* Puts the averaged weights into `g` where there are any. */
+/* Puts the averaged weights into `g` where there are any, after the hook has looked at them. */
 static int save(struct learner *l, struct graph *g, struct error *err) {
-    int r;
+    const struct learn_hook *hook = l->run->hook;
+    int r = 0;
 
     if (l->o->ema > 0)
         average_swap(&l->average, l->trainer);
-    r = trainer_save(l->trainer, g, err);
+    if (hook && hook->done)
+        r = hook->done(hook->ctx, l->trainer, err);
+    if (r == 0)
+        r = trainer_save(l->trainer, g, err);
     if (l->o->ema > 0)
         average_swap(&l->average, l->trainer);
     return r;
@@ -27,7 +31,7 @@ static int judge(struct learner *l, const struct graph *g, double *ret, struct e
     struct progress quiet = {0}; /* the fraction is that of the steps */
     struct feed *val = batches_val(l->batches);
     struct session s = {0};
-    struct graph *copy = NULL;
+    struct graph *copy = NULL, *deployed = NULL;
     int r;
 
     if (l->p)
@@ -38,6 +42,11 @@ static int judge(struct learner *l, const struct graph *g, double *ret, struct e
     r = graph_clone(g, &copy, err);
     if (r == 0)
         r = save(l, copy, err);
+    if (r == 0 && l->run->deploy) {
+        r = l->run->deploy(l->run->deploy_ctx, copy, &deployed, err);
+        graph_free(copy);
+        copy = deployed;
+    }
     if (r < 0) {
         graph_free(copy);
         return r;

@@ -12,6 +12,7 @@
 #include "compress/frozen.h"
 #include "compress/progress.h"
 #include "config/param.h"
+#include "engine/train/trainer.h"
 
 struct learn_options {
     int loss, optimizer, schedule, batch_norm; /* indices of the choices below */
@@ -40,13 +41,39 @@ struct learn_distil {
     bool labels;
 };
 
+/* What a method does while its network learns: masks that grow (gradual pruning), pulls towards zero between
+ * steps (regularisers as proximal steps). Each function may be NULL. */
+struct learn_hook {
+    void *ctx;
+    /* What it must know to go on: part of checkpoints, and copied back where a training goes on or back. */
+    void *state;
+    size_t state_bytes;
+    /* Before each step: `step` of `n_steps`, from 0; parameters of `t` may be changed. */
+    int (*begin)(void *ctx, struct trainer *t, int64_t step, int64_t n_steps, struct error *err);
+    /* After each step with its learning rate; parameters may be changed. */
+    void (*moved)(void *ctx, struct trainer *t, float rate);
+    /* Each time before parameters go into a graph, after the last step and to be judged after an epoch: to
+     * read what a transform learned. With an average of the weights `t` has it. */
+    int (*done)(void *ctx, const struct trainer *t, struct error *err);
+};
+
 /* What a training has around it. */
 struct learn_run {
     const struct feed_source *source; /* labelled pictures */
     uint64_t seed;
-    const struct progress *progress;   /* may be NULL */
-    const struct learn_distil *distil; /* NULL: labels alone */
-    const struct frozen *frozen;       /* what is not learned; NULL: all is */
+    const struct progress *progress;        /* may be NULL */
+    const struct learn_distil *distil;      /* NULL: labels alone */
+    const struct frozen *frozen;            /* what is not learned; NULL: all is */
+    const struct weight_transform *weights; /* engine/train/transform.h */
+    size_t n_weights;
+    const struct activation_transform *activations;
+    size_t n_activations;
+    const char *transforms_key;    /* says what the transforms' parameters are; NULL: there are none */
+    const struct learn_hook *hook; /* may be NULL */
+    /* What the trained network will be when it is judged between epochs: `g` as it is saved, *ret (owned) as
+     * it is deployed. NULL: the same. */
+    int (*deploy)(void *ctx, const struct graph *g, struct graph **ret, struct error *err);
+    void *deploy_ctx;
     const char *checkpoint; /* begin of the names of the files to go on from and to write; NULL: none */
     int checkpoint_seconds; /* at least so often within an epoch; 0: after every step */
     uint64_t memory_bytes;  /* most that training may take; 0: any */

@@ -63,6 +63,10 @@ static int make_trainer(struct learner *l, const struct graph *g, struct error *
         struct trainer_options t = {.batch = l->o->batch / l->parts,
             .lanes = lanes_of(g, l->o->batch / l->parts),
             .bf16 = l->o->bf16,
+            .weights = l->run->weights,
+            .n_weights = l->run->n_weights,
+            .activations = l->run->activations,
+            .n_activations = l->run->n_activations,
             .uses_batch_stats = learn_uses_batch_stats(l->o)};
         struct error why = {0};
         int r;

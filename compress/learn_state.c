@@ -53,16 +53,24 @@ static bool add_distil(EVP_MD_CTX *md, const struct learn_distil *d) {
                      add_bytes(md, &d->labels, sizeof(d->labels)));
 }
 
+static bool add_hook(EVP_MD_CTX *md, const struct learn_run *run) {
+    const char *key = run->transforms_key;
+
+    return (!key || add_bytes(md, key, strlen(key) + 1)) &&
+           (!run->hook || add_bytes(md, run->hook->state, run->hook->state_bytes));
+}
+
 static int make_key(struct learn_state *s, const struct learn_run *run, const struct learn_options *o,
     int parts, struct error *err) {
     EVP_MD_CTX *md = EVP_MD_CTX_new();
     json_t *options = param_json(&learn_table, o);
     unsigned char digest[EVP_MAX_MD_SIZE];
     bool ok = md && options && EVP_DigestInit_ex(md, EVP_sha256(), NULL) && add_json(md, options) &&
-              add_distil(md, run->distil) && add_bytes(md, &run->seed, sizeof(run->seed)) &&
-              add_bytes(md, &parts, sizeof(parts)) && add_json(md, run->source->preprocess) &&
-              add_json(md, run->source->labels) && add_pictures(md, run->source->pack) &&
-              add_params(md, s->trainer) && EVP_DigestFinal_ex(md, digest, NULL);
+              add_distil(md, run->distil) && add_hook(md, run) &&
+              add_bytes(md, &run->seed, sizeof(run->seed)) && add_bytes(md, &parts, sizeof(parts)) &&
+              add_json(md, run->source->preprocess) && add_json(md, run->source->labels) &&
+              add_pictures(md, run->source->pack) && add_params(md, s->trainer) &&
+              EVP_DigestFinal_ex(md, digest, NULL);
 
     EVP_MD_CTX_free(md);
     json_decref(options);
@@ -73,10 +81,10 @@ static int make_key(struct learn_state *s, const struct learn_run *run, const st
 
 /* ---- blocks and numbers ---- */
 
-static int make_blocks(struct learn_state *s, struct error *err) {
+static int make_blocks(struct learn_state *s, const struct learn_hook *hook, struct error *err) {
     size_t n = trainer_n_params(s->trainer);
 
-    s->block = calloc(n + 2, sizeof(*s->block));
+    s->block = calloc(n + 3, sizeof(*s->block));
     if (!s->block)
         return error_oom(err);
     for (size_t i = 0; i < n; i++) {
@@ -89,6 +97,8 @@ static int make_blocks(struct learn_state *s, struct error *err) {
     if (s->average)
         s->block[s->n_blocks++] =
             (struct checkpoint_block){s->average->data, (size_t)s->average->n * sizeof(float)};
+    if (hook && hook->state_bytes)
+        s->block[s->n_blocks++] = (struct checkpoint_block){hook->state, hook->state_bytes};
     return 0;
 }
 
@@ -136,7 +146,7 @@ int learn_state_init(struct learn_state *s, const struct learn_run *run, const s
     s->path = run->checkpoint;
     s->every_s = run->checkpoint_seconds;
     s->written_s = clock_now_s();
-    return r == 0 ? make_blocks(s, err) : r;
+    return r == 0 ? make_blocks(s, run->hook, err) : r;
 }
 
 void learn_state_done(struct learn_state *s) {

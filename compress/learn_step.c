@@ -91,10 +91,11 @@ static int not_finite(struct learner *l, struct error *err) {
         (long long)l->place.step + 1, name ? name : "of a gradient", learn_rate(l->o) * l->place.rate);
 }
 
-int learner_step(struct learner *l, struct error *err) {
+/* The loss of the minibatch, its gradients in the trainer. */
+static int find_gradients(struct learner *l, double *ret_loss, int64_t *ret_correct, struct error *err) {
     double loss = 0;
-    int r = batches_read(l->batches, l->place.epoch, l->place.minibatch, place_of, l, l->labels, err);
     int64_t correct = 0;
+    int r = 0;
 
     for (int part = 0; r == 0 && part < l->parts; part++) {
         double mean;
@@ -110,10 +111,28 @@ int learner_step(struct learner *l, struct error *err) {
         if (part + 1 < l->parts && !trainer_keep_gradients(l->trainer, l->pool))
             return error_oom(err);
     }
+    *ret_loss = loss;
+    *ret_correct = correct;
+    return r;
+}
+
+int learner_step(struct learner *l, struct error *err) {
+    const struct learn_hook *hook = l->run->hook;
+    float rate = learner_rate_at(l, l->place.step);
+    int r = batches_read(l->batches, l->place.epoch, l->place.minibatch, place_of, l, l->labels, err);
+    int64_t correct = 0;
+    double loss = 0;
+
+    if (r == 0 && hook && hook->begin)
+        r = hook->begin(hook->ctx, l->trainer, learner_schedule_at(l, l->place.step), l->n_steps, err);
+    if (r == 0)
+        r = find_gradients(l, &loss, &correct, err);
     if (r < 0)
         return r;
-    if (!trainer_move(l->trainer, l->pool, &l->optim, learner_rate_at(l, l->place.step)))
+    if (!trainer_move(l->trainer, l->pool, &l->optim, rate))
         return not_finite(l, err);
+    if (hook && hook->moved)
+        hook->moved(hook->ctx, l->trainer, rate);
     if (l->o->ema > 0)
         average_update(&l->average, l->trainer, l->pool, l->optim.step);
     if (l->place.step < FIRST_LOSSES)

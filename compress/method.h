@@ -64,8 +64,9 @@ struct method {
     bool takes_sparse; /* layers whose float weights an earlier step stored sparsely are its own too: it finds
                           them as plain weights with exact zeros, which it keeps (keep_zeros.h) */
 
-    bool leaves_float; /* the forms it writes hold floats, in any structure: they can still be trained and
-                          taken by the methods that take sparse ones */
+    bool takes_encoded; /* encoded layers of all kinds are its own too */
+    bool leaves_float;  /* the forms it writes hold floats, in any structure: they can still be trained and
+                           taken by the methods that take sparse ones */
 
     /* Do these options need samples? NULL: no more than `needs_data` says. */
     bool (*wants_data)(const void *options);

@@ -208,7 +208,8 @@ static struct scope scope_of(const struct step *s) {
         .exclude = (const char *const *)s->common.layers.exclude,
         .options = s->options,
         .overrides = &s->overrides,
-        .takes_sparse = s->method->takes_sparse};
+        .takes_sparse = s->method->takes_sparse,
+        .takes_encoded = s->method->takes_encoded};
 }
 
 static int64_t macs_of(const struct summary *s, const char *id) {
@@ -246,7 +247,7 @@ static struct layer_entry *find_layer(struct layers *l, const char *id) {
 
 /* Steps of a recipe are planned on the shapes that the ones before leave, with weights that they do not
  * touch: forms, bytes and zeros are what their plans say. */
-static void take_plans(struct layers *layers, const json_t *steps, bool takes_sparse) {
+static void take_plans(struct layers *layers, const json_t *steps, const struct method *now) {
     const json_t *step, *row;
     size_t i, k;
 
@@ -258,25 +259,10 @@ static void take_plans(struct layers *layers, const json_t *steps, bool takes_sp
         if (!e || !form)
             continue;
         e->bytes = json_integer_value(json_object_get(row, "bytes"));
-        e->form = !strcmp(form, "dense") || (m->leaves_float && takes_sparse) ? NULL : form;
-        if (e->form)
+        e->form = !strcmp(form, "dense") || (m->leaves_float && now->takes_sparse) ? NULL : form;
+        if (e->form && !now->takes_encoded)
             layer_skip(e, layer_encoded);
     }
-}
-
-/* What a step encodes is not trained afterwards. */
-static int check_training(
-    const struct step *s, const struct layers *layers, const struct effect *effects, struct error *err) {
-    for (size_t i = 0; i < layers->n && recover_trains(&s->common.recover); i++) {
-        const struct layer_entry *e = &layers->entry[i];
-        const char *form = e->is_selected ? effects[i].form : e->form;
-
-        if (form && strcmp(form, "dense") != 0)
-            return error_code(err, -EBADMSG, "method_not_applicable",
-                "recover.%s trains float weights, and those of layer '%s' are encoded (%s) by then",
-                s->common.recover.has_finetune ? "finetune" : "distill", e->id, form);
-    }
-    return 0;
 }
 
 /* A layer's MACs: of the shape, or the fewer that an earlier step leaves. */
@@ -331,15 +317,13 @@ static int plan_step(
         r = layers_check_scope(&layers, &scope, err);
     if (r < 0)
         return r;
-    take_plans(&layers, steps, s->method->takes_sparse);
+    take_plans(&layers, steps, s->method);
     effects = calloc(layers.n + 1, sizeof(*effects));
     if (!effects)
         return error_oom(err);
     for (size_t i = 0; i < layers.n; i++)
         effects[i].macs = -1;
     r = s->method->plan(g, s->options, &layers, effects, err);
-    if (r == 0)
-        r = check_training(s, &layers, effects, err);
     if (r == 0)
         r = list_effects(s, steps, &layers, effects, now, ret, err);
     if (r == 0 && s->method->outline)
@@ -424,8 +408,8 @@ static int check_scope(struct graph *g, const struct scope *scope, struct error 
     return r < 0 ? r : layers_check_scope(&layers, scope, err);
 }
 
-static int run_step(
-    const struct step *s, struct work *work, const struct graph *parent, json_t *report, struct error *err) {
+static int run_step(const struct step *s, struct work *work, json_t *report, struct error *err) {
+    _cleanup_(graph_freep) struct graph *before = NULL;
     struct scope scope = scope_of(s);
     int r = check_scope(work->graph, &scope, err);
 
@@ -433,10 +417,14 @@ static int run_step(
         r = layers_spread(work->graph, err);
     work->recover = &s->common.recover;
     work->has_trained = false;
+    if (r == 0 && s->method->folds)
+        r = fold_graph(work->graph, err);
+    if (r == 0)
+        r = graph_clone(work->graph, &before, err);
     if (r == 0)
         r = s->method->apply(work, s->options, &scope, report, err);
     if (r == 0)
-        r = recover_run(work, parent, &s->common.recover, report, err);
+        r = recover_run(work, before, &s->common.recover, report, err);
     if (r == 0 && graph_drop_unused(work->graph) < 0)
         r = error_oom(err);
     return r;
@@ -459,7 +447,7 @@ int recipe_run(
         work->step = i;
         json_object_set_new(report, "method", json_string(r->step[i].method->name));
         json_object_set_new(report, "options", param_json(r->step[i].method->options, r->step[i].options));
-        e = run_step(&r->step[i], work, parent, report, err);
+        e = run_step(&r->step[i], work, report, err);
         json_array_append_new(reports, report);
         if (e < 0 && e != -ECANCELED)
             error_prefix(err, e, "steps[%zu]", i);

@@ -75,23 +75,25 @@ bool recover_trains(const struct recover *r) {
     return r->has_finetune || r->has_distill;
 }
 
-static int train(struct work *work, const struct graph *parent, const struct recover *o, json_t *report,
+/* What calibration moved is not what latents of before would go to. */
+static int train(struct work *work, const struct graph *before, const struct recover *o, json_t *report,
     struct error *err) {
     json_t *found = json_object();
     struct learn_distil distil;
+    struct finetune_run run = {.latents = o->calibrate.is_wanted ? NULL : before};
     char name[40];
-    int r = o->has_distill ? distil_read(&o->distill, parent, &distil, err) : 0;
+    int r = o->has_distill ? distil_read(&o->distill, work->parent, &distil, err) : 0;
 
     snprintf(name, sizeof(name), "step%zu.recover", work->step);
     json_object_set_new(report, "finetune", found);
-    return r < 0
-               ? r
-               : finetune_graph(work, &o->finetune, o->has_distill ? &distil : NULL, NULL, name, found, err);
+    run.name = name;
+    run.distil = o->has_distill ? &distil : NULL;
+    return r < 0 ? r : finetune_graph(work, &o->finetune, &run, found, err);
 }
 
-int recover_run(struct work *work, const struct graph *parent, const struct recover *o, json_t *report,
+int recover_run(struct work *work, const struct graph *before, const struct recover *o, json_t *report,
     struct error *err) {
-    int r = o->calibrate.is_wanted ? recover_calibrate(work, parent, &o->calibrate, err) : 0;
+    int r = o->calibrate.is_wanted ? recover_calibrate(work, work->parent, &o->calibrate, err) : 0;
 
-    return r == 0 && recover_trains(o) && !work->has_trained ? train(work, parent, o, report, err) : r;
+    return r == 0 && recover_trains(o) && !work->has_trained ? train(work, before, o, report, err) : r;
 }

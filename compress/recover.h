@@ -30,8 +30,9 @@ extern const struct param_table recover_table;
 /* Does the recovery train the network? */
 bool recover_trains(const struct recover *r);
 
-/* Whatever of it is wanted, in order; fills "finetune" of the report. */
-int recover_run(struct work *work, const struct graph *parent, const struct recover *o, json_t *report,
+/* Whatever of it is wanted, in order; fills "finetune" of the report. `before`: the graph as the step found
+ * it, from whose float weights encoded layers learn. */
+int recover_run(struct work *work, const struct graph *before, const struct recover *o, json_t *report,
     struct error *err);
 
 /* `parent` folded (fold.h), its value `parent_value` what the layer's output should be. A layer that is not

@@ -176,6 +176,8 @@ int graph_add_output(struct graph *g, int value);
 /* `init` becomes the value's constant (a view whose bytes live as long as the graph); type and shape follow.
  */
 int graph_set_init(struct graph *g, int value, const struct tensor *init);
+/* The same with a copy of its bytes. */
+int graph_set_copy(struct graph *g, int value, const struct tensor *init);
 int graph_add_init(struct graph *g, const char *name, const struct tensor *t, bool data_lives);
 int graph_insert_node(struct graph *g, size_t before, const char *op_type, const char *name, const int *in,
     int n_in, const int *out, int n_out);

@@ -93,6 +93,19 @@ int graph_set_init(struct graph *g, int value, const struct tensor *init) {
     return 0;
 }
 
+int graph_set_copy(struct graph *g, int value, const struct tensor *init) {
+    struct tensor t = *init;
+    size_t size;
+
+    if (!shape_bytes(&t.shape, t.dtype, &size))
+        return -ENOMEM;
+    t.data = graph_alloc(g, size + 1);
+    if (!t.data)
+        return -ENOMEM;
+    memcpy(t.data, init->data, size);
+    return graph_set_init(g, value, &t);
+}
+
 int graph_add_init(struct graph *g, const char *name, const struct tensor *t, bool data_lives) {
     struct tensor copy = *t;
     size_t size;

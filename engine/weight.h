@@ -138,6 +138,12 @@ bool weight_is_encoded(const struct weight *w);
 /* Floats of which a structure other than dense says which exist: pruned, and nothing else. */
 bool weight_is_sparse_float(const struct weight *w);
 
+/* Where the stored elements stand in the dense tensor: weight_count_stored() of them. Errors: -ENOMEM. */
+int weight_get_places(const struct weight *w, uint32_t *ret, struct error *err);
+
+/* The codes of a form that is looked up in a book of single numbers, dense: 0 where nothing is stored. */
+int weight_get_indices(const struct weight *w, uint8_t *ret, struct error *err);
+
 /* Dense floats, in the order of `shape`; count(shape) elements. */
 int weight_decode(const struct weight *w, float *ret, struct error *err);
 

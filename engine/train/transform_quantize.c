@@ -38,7 +38,7 @@ static int quantize_prepare(
 /* 2 mean |w| / sqrt(q) (Esser 2020, 2.1) of each range, unless scales are given. */
 static void quantize_start(const struct transform_site *site, const void *param, float *const *own) {
     const struct transform_fake_quantize *p = param;
-    int64_t n = n_scales(site, p);
+    int64_t n = p->learns_scale ? n_scales(site, p) : 0;
 
     for (int64_t i = 0; i < n; i++) {
         double sum = 0;
