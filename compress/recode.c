@@ -46,15 +46,24 @@ static int copy_scales(const struct weight *form, const float *scale, struct enc
     return 0;
 }
 
-/* int8 entries take the whole range: what they are divided by goes into the scales. */
+/* Entries that are integers already stay (nothing was learned); others take the whole range of int8: what
+ * they are divided by goes into the scales. */
+static float factor_of(const float *entries, int64_t n) {
+    float most = 0, rest = 0, highest = 0;
+
+    for (int64_t i = 0; i < n; i++) {
+        most = fmaxf(most, fabsf(entries[i]));
+        highest = fmaxf(highest, entries[i]);
+        rest = fmaxf(rest, fabsf(entries[i] - nearbyintf(entries[i])));
+    }
+    return most == 0 || (most < 128.5f && highest < 127.5f && rest < 1e-3f) ? 1 : most / 127;
+}
+
 static void round_entries(const float *entries, int64_t n, struct encoded *e) {
     int8_t *book = e->book.data;
-    float most = 0, factor, *scale = e->scale.data;
+    float factor = factor_of(entries, n), *scale = e->scale.data;
     int64_t n_scale;
 
-    for (int64_t i = 0; i < n; i++)
-        most = fmaxf(most, fabsf(entries[i]));
-    factor = most > 0 ? most / 127 : 1;
     for (int64_t i = 0; i < n; i++)
         book[i] = (int8_t)nearbyintf(entries[i] / factor);
     if (scale && shape_count(&e->scale.shape, &n_scale))

@@ -121,6 +121,25 @@ static int open_layer(struct trainable *t, const struct layer_entry *e, struct e
     return 0;
 }
 
+static bool has_forms(const struct layers *l) {
+    for (size_t i = 0; i < l->n; i++)
+        if (l->entry[i].form)
+            return true;
+    return false;
+}
+
+/* Weights behind an Identity are layers, too; but patterns of forms may hold steps that change nothing. */
+static int take_copy(struct trainable *t, const struct graph *g, struct error *err) {
+    _cleanup_(layers_done) struct layers layers = {0};
+    int r = graph_clone(g, &t->encoded, err);
+
+    if (r == 0)
+        r = layers_list(t->encoded, NULL, &layers, err);
+    if (r == 0 && !has_forms(&layers))
+        r = pass_remove_identities(t->encoded, err);
+    return r < 0 ? r : graph_clone(t->encoded, &t->graph, err);
+}
+
 static int open_layers(struct trainable *t, struct error *err) {
     _cleanup_(layers_done) struct layers layers = {0};
     int r = layers_list(t->encoded, NULL, &layers, err);
@@ -231,15 +250,13 @@ int trainable_open(
     if (!t)
         return error_oom(err);
     t->learns_scales = o && o->learns_scales;
-    r = graph_clone(g, &t->encoded, err);
-    if (r == 0)
-        r = pass_remove_identities(t->encoded, err);
-    if (r == 0)
-        r = graph_clone(t->encoded, &t->graph, err);
+    r = take_copy(t, g, err);
     if (r == 0)
         r = open_layers(t, err);
     if (r == 0)
         r = trainable_values_take(t, err);
+    if (r == 0)
+        r = pass_remove_identities(t->graph, err);
     if (r == 0)
         r = pass_fold_constants(t->graph, err);
     if (r == 0)

@@ -19,13 +19,15 @@ static const float *constant(const struct graph *g, int v, int64_t *ret_n) {
  * operator sees it. Codes that no weight has keep their entry. */
 static void find_entries(const struct trainable_layer *l, const float *w, float *entries) {
     const struct weight *form = l->form;
+    float of_layer = !l->scale && form->scale ? weight_scale_at(form, 0) : 1;
     int64_t inner = 1;
 
     for (int i = form->axis + 1; i < form->shape.rank; i++)
         inner *= form->shape.dim[i];
-    memcpy(entries, l->entries, (size_t)l->param.book.n_entries * sizeof(*entries));
+    for (int k = 0; k < l->param.book.n_entries; k++)
+        entries[k] = l->entries[k] / of_layer;
     for (int64_t i = 0; i < l->n; i++) {
-        float scale = l->scale ? l->scale[i / inner % form->rows] : 1;
+        float scale = l->scale ? l->scale[i / inner % form->rows] : of_layer;
 
         if (!l->keep || l->keep[i])
             entries[l->index[i]] = w[i] / scale;
