@@ -32,7 +32,7 @@ static int floats(
     int r = encoded_put_tensor(&ret->codes, is_f32 ? DT_F32 : is(j, "bf16") ? DT_BF16 : DT_F16, stored, err);
 
     for (int64_t i = 0; r == 0 && i < n; i++) {
-        float v = encode_number(j->w, encoded_at(ret, i));
+        float v = encoded_quotient(j, ret, i);
 
         if (is_f32)
             ((float *)ret->codes.data)[i] = v;

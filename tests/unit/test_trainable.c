@@ -38,6 +38,13 @@ static struct graph *net_of(const struct sample *s, const struct sample_kind *k,
     return g;
 }
 
+/* Symmetric codes have no lowest number: -8 of four bits is -7 afterwards. */
+static bool is_lowest(const struct sample_kind *k, float want, float have) {
+    float most = !strcmp(k->code->name, "s4") ? 7 : !strcmp(k->code->name, "s8") ? 127 : 0;
+
+    return most > 0 && fabsf(have * (most + 1) - want * most) <= 0.005f * fabsf(want * most);
+}
+
 static void check_same(struct graph *a, struct graph *b, const struct sample_kind *k) {
     const struct weight *wa = NULL, *wb = NULL;
     float want[SAMPLE_MAX], have[SAMPLE_MAX];
@@ -53,7 +60,7 @@ static void check_same(struct graph *a, struct graph *b, const struct sample_kin
     assert_int_equal(weight_decode(wa, want, NULL), 0);
     assert_int_equal(weight_decode(wb, have, NULL), 0);
     for (int64_t i = 0; i < wa->rows * wa->cols; i++)
-        if (fabsf(want[i] - have[i]) > 0.005f * fabsf(want[i]))
+        if (fabsf(want[i] - have[i]) > 0.005f * fabsf(want[i]) && !is_lowest(k, want[i], have[i]))
             fail_msg("%s %s %s: weight %lld was %g and is %g", k->structure->name, k->code->name,
                 k->scales->name, (long long)i, (double)want[i], (double)have[i]);
 }
