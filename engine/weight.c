@@ -22,6 +22,7 @@ const size_t n_weight_structures = COUNT(weight_structures);
 const struct weight_code *const weight_codes[] = {
     &weight_code_bf16,
     &weight_code_bit,
+    &weight_code_books,
     &weight_code_f16,
     &weight_code_f32,
     &weight_code_lut1,
@@ -33,6 +34,7 @@ const struct weight_code *const weight_codes[] = {
     &weight_code_lut7,
     &weight_code_lut8,
     &weight_code_product,
+    &weight_code_residual,
     &weight_code_s4,
     &weight_code_s8,
     &weight_code_trit,
@@ -61,12 +63,14 @@ const struct weight_form weight_forms[] = {
     {"codebook", &weight_structure_dense, &weight_code_lut6},
     {"codebook", &weight_structure_dense, &weight_code_lut7},
     {"codebook", &weight_structure_dense, &weight_code_lut8},
+    {"codebook", &weight_structure_dense, &weight_code_books},
     {"dense", &weight_structure_dense, &weight_code_f32},
     {"f16", &weight_structure_dense, &weight_code_f16},
     {"int4", &weight_structure_dense, &weight_code_s4},
     {"int8", &weight_structure_dense, &weight_code_s8},
     {"nm", &weight_structure_nm, NULL},
     {"product", &weight_structure_dense, &weight_code_product},
+    {"residual", &weight_structure_dense, &weight_code_residual},
     {"sparse", &weight_structure_sparse, NULL},
     {"ternary", &weight_structure_dense, &weight_code_trit},
     {"uint8", &weight_structure_dense, &weight_code_u8},
@@ -158,14 +162,21 @@ bool weight_is_sparse_float(const struct weight *w) {
     return w->structure != &weight_structure_dense && w->code == &weight_code_f32;
 }
 
-size_t weight_bytes(const struct weight *w) {
-    int64_t n = weight_count_stored(w), dim = 1;
-    size_t book = 0;
+int64_t weight_word_size(const struct weight *w) {
+    return w->book && w->book->shape.rank == 2 && !w->books ? w->book->shape.dim[1] : 1;
+}
 
-    if (w->book) {
-        dim = w->book->shape.rank == 2 ? w->book->shape.dim[1] : 1;
+int64_t weight_count_words(const struct weight *w) {
+    return w->book->shape.dim[w->books == WEIGHT_BOOKS_FIRST];
+}
+
+size_t weight_bytes(const struct weight *w) {
+    int64_t n = weight_count_stored(w) / weight_word_size(w);
+    size_t book = 0, own = 0;
+
+    if (w->book)
         (void)shape_bytes(&w->book->shape, w->book->dtype, &book);
-    }
-    return ((size_t)(n / dim) * w->code->bits + 7) / 8 + book + w->structure->bytes(w) +
-           (w->scale ? (size_t)w->scales->n(w) * sizeof(float) : 0);
+    own = ((size_t)n * w->code->bits + 7) / 8 + book + w->structure->bytes(w) +
+          (w->scale ? (size_t)w->scales->n(w) * sizeof(float) : 0);
+    return w->more ? own + weight_bytes(w->more) : own;
 }

@@ -57,6 +57,10 @@ struct weight_scales {
     void (*apply)(const struct weight *w, float *dense);
 };
 
+/* Codes into books of their channels: channel c's word k is book[c][k] and the codes are [channels][…], or
+ * book[k][c] and […][channels]. */
+enum weight_books { WEIGHT_ONE_BOOK, WEIGHT_BOOKS_FIRST, WEIGHT_BOOKS_LAST };
+
 /* Elements that come and go together: `out` output channels x `in` consecutive input channels of one tap,
  * of which `kept` are stored (nm). Tiles follow each other by output channels, taps, input channels. */
 struct weight_tile {
@@ -82,7 +86,10 @@ struct weight {
     const struct tensor *zero;  /* integer codes: zero points [n], of the codes' type; NULL: 0 */
     int axis;                   /* of the scales in `shape` */
     const struct tensor
-        *book; /* codes that are indices: what they stand for, [words] or [words][dim]; NULL */
+        *book;               /* codes that are indices: what they stand for, [words] or [words][dim]; NULL */
+    enum weight_books books; /* … or one book a channel */
+    const struct weight
+        *more; /* code `residual`: what is added, of the same shape, in a book of its own; NULL */
     const struct tensor *place; /* structures other than dense: where the stored elements stand; NULL */
     struct weight_tile tile;    /* structures block and nm */
     int64_t n_stored;           /* elements stored, where that is not rows * cols */

@@ -8,11 +8,6 @@
 #include "engine/ops/element.h"
 #include "engine/weight_rows.h"
 
-/* Elements a code stands for: the words of a product codebook have several. */
-static int64_t word_size(const struct weight *w) {
-    return w->book && w->book->shape.rank == 2 ? w->book->shape.dim[1] : 1;
-}
-
 /* A code outside the book, which weight_check refuses, is its last word. */
 static const void *word_at(const struct weight *w, int64_t code, size_t word) {
     int64_t n = w->book->shape.dim[0];
@@ -21,7 +16,7 @@ static const void *word_at(const struct weight *w, int64_t code, size_t word) {
 }
 
 static void take_integers(const struct weight *w, const int64_t *codes, int64_t n, int16_t *ret) {
-    int64_t dim = word_size(w);
+    int64_t dim = weight_word_size(w);
 
     for (int64_t i = 0; !w->book && i < n; i++)
         ret[i] = (int16_t)codes[i];
@@ -54,10 +49,41 @@ static void unpack(const struct weight *w, int64_t n, int16_t *ret) {
         ret[i] = what[p[whole]][i - whole * per];
 }
 
-/* The stored elements, as many as there are. */
-static void read_integers(const struct weight *w, int16_t *ret) {
-    int64_t dim = word_size(w), n = weight_count_stored(w) / dim, codes[WEIGHT_CHUNK];
+/* The word of element i, of its channel's book. */
+static size_t place_in_books(const struct weight *w, int64_t i, int64_t n, int64_t code) {
+    bool is_first = w->books == WEIGHT_BOOKS_FIRST;
+    int64_t channels = w->book->shape.dim[!is_first], words = weight_count_words(w);
+    int64_t channel = is_first ? i / (n / channels) : i % channels;
 
+    code = code < 0 ? 0 : code >= words ? words - 1 : code;
+    return (size_t)(is_first ? channel * words + code : code * channels + channel);
+}
+
+/* `ret_integers` or `ret_floats`, whichever the books hold. */
+static void read_books(const struct weight *w, int16_t *ret_integers, float *ret_floats) {
+    int64_t n = weight_count_stored(w), codes[WEIGHT_CHUNK];
+
+    for (int64_t i = 0; i < n; i++) {
+        size_t at;
+
+        if (i % WEIGHT_CHUNK == 0)
+            weight_read(w->codes, w->stored_bits, i, n - i < WEIGHT_CHUNK ? n - i : WEIGHT_CHUNK, codes);
+        at = place_in_books(w, i, n, codes[i % WEIGHT_CHUNK]);
+        if (ret_integers)
+            ret_integers[i] = ((const int8_t *)w->book->data)[at];
+        else
+            memcpy(&ret_floats[i], (const char *)w->book->data + at * sizeof(float), sizeof(float));
+    }
+}
+
+/* The stored elements, as many as there are, of the first stage alone. */
+static void read_stage(const struct weight *w, int16_t *ret) {
+    int64_t dim = weight_word_size(w), n = weight_count_stored(w) / dim, codes[WEIGHT_CHUNK];
+
+    if (w->books) {
+        read_books(w, ret, NULL);
+        return;
+    }
     if (dim == 1 && w->codes->dtype == DT_U8 && w->stored_bits && 8 % w->stored_bits == 0) {
         unpack(w, n, ret);
         return;
@@ -75,8 +101,23 @@ static void read_integers(const struct weight *w, int16_t *ret) {
     }
 }
 
+static int read_integers(const struct weight *w, int16_t *ret, struct error *err) {
+    int64_t n = weight_count_stored(w);
+    _cleanup_(freep) int16_t *stage = w->more ? malloc((size_t)n * sizeof(*stage) + 1) : NULL;
+
+    if (w->more && !stage)
+        return error_oom(err);
+    read_stage(w, ret);
+    for (const struct weight *more = w->more; more; more = more->more) {
+        read_stage(more, stage);
+        for (int64_t i = 0; i < n; i++)
+            ret[i] = (int16_t)(ret[i] + stage[i]);
+    }
+    return 0;
+}
+
 static void read_looked_up(const struct weight *w, float *ret) {
-    int64_t dim = word_size(w), n = weight_count_stored(w) / dim, codes[WEIGHT_CHUNK];
+    int64_t dim = weight_word_size(w), n = weight_count_stored(w) / dim, codes[WEIGHT_CHUNK];
     size_t word = (size_t)dim * sizeof(float);
 
     for (int64_t i = 0; i < n; i++) {
@@ -91,7 +132,9 @@ static void read_looked_up(const struct weight *w, float *ret) {
 static void read_floats(const struct weight *w, float *ret) {
     int64_t n = weight_count_stored(w);
 
-    if (w->code->is_looked_up)
+    if (w->books)
+        read_books(w, NULL, ret);
+    else if (w->code->is_looked_up)
         read_looked_up(w, ret);
     else if (!element_read_floats(w->codes, 0, n, ret))
         for (int64_t i = 0; i < n; i++)
@@ -103,15 +146,16 @@ static int expand(const struct weight *w, size_t size, void *ret, struct error *
     bool is_dense = w->structure == &weight_structure_dense;
     _cleanup_(freep) void *stored = is_dense ? NULL : calloc((size_t)w->n_stored + 1, size);
     void *to = is_dense ? ret : stored;
+    int r = 0;
 
     if (!to)
         return error_oom(err);
     if (size == sizeof(float))
         read_floats(w, to);
     else
-        read_integers(w, to);
-    if (is_dense)
-        return 0;
+        r = read_integers(w, to, err);
+    if (is_dense || r < 0)
+        return r;
     memset(ret, 0, (size_t)(w->rows * w->cols) * size);
     w->structure->expand(w, stored, size, ret);
     return 0;

@@ -173,7 +173,7 @@ static const struct weight_code *code_of(const struct tensor *book, unsigned sto
     return NULL;
 }
 
-static bool is_index_type(enum dtype t) {
+bool weight_is_index_type(enum dtype t) {
     const struct dtype_info *info = dtype_info(t);
 
     return info && !info->is_float && t != DT_BOOL && t != DT_U64;
@@ -194,7 +194,7 @@ static bool count_elements(const struct lookup *l, unsigned bits, int64_t *ret) 
 static bool can_look_up(const struct lookup *l) {
     const struct shape *s = &l->book->shape;
 
-    return (l->book->dtype == DT_S8 || l->book->dtype == DT_F32) && is_index_type(l->index->dtype) &&
+    return (l->book->dtype == DT_S8 || l->book->dtype == DT_F32) && weight_is_index_type(l->index->dtype) &&
            (s->rank == 1 || (s->rank == 2 && s->dim[1] > 0)) && s->dim[0] > 0;
 }
 

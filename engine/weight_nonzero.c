@@ -1,4 +1,7 @@
 /* How many weights are not zero, counted in the codes. */
+#include <stdlib.h>
+
+#include "base/cleanup.h"
 #include "engine/ops/element.h"
 #include "engine/weight_rows.h"
 
@@ -39,12 +42,27 @@ static int64_t count_floats(const struct weight *w) {
     return count;
 }
 
+/* Sums of stages and books of channels: in what they mean. */
+static int64_t count_decoded(const struct weight *w) {
+    int64_t n = w->rows * w->cols, count = 0;
+    _cleanup_(freep) float *v = malloc((size_t)n * sizeof(*v) + 1);
+    struct error err = {0};
+
+    if (!v || weight_decode(w, v, &err) < 0)
+        return -1;
+    for (int64_t i = 0; i < n; i++)
+        count += v[i] != 0;
+    return count;
+}
+
 int64_t weight_count_nonzero(const struct weight *w) {
     bool is_packed_s4 = w->code == &weight_code_s4 && w->codes->dtype == DT_U8;
-    int64_t dim = w->book && w->book->shape.rank == 2 ? w->book->shape.dim[1] : 1;
+    int64_t dim = weight_word_size(w);
     int64_t n = weight_count_stored(w) / dim, codes[WEIGHT_CHUNK], zero, count = 0;
 
     /* elements that are not stored are 0 before the zero point is taken off */
+    if (w->more || w->books)
+        return count_decoded(w);
     if (!one_zero(w, &zero) || (zero && w->structure != &weight_structure_dense))
         return -1;
     if (!w->book && w->code->dtype == DT_F32)

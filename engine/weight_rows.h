@@ -9,7 +9,8 @@ extern const struct weight_structure weight_structure_dense, weight_structure_sp
 extern const struct weight_code weight_code_f32, weight_code_f16, weight_code_bf16, weight_code_s8,
     weight_code_u8, weight_code_s4, weight_code_bit, weight_code_trit, weight_code_product;
 extern const struct weight_code weight_code_lut1, weight_code_lut2, weight_code_lut3, weight_code_lut4,
-    weight_code_lut5, weight_code_lut6, weight_code_lut7, weight_code_lut8;
+    weight_code_lut5, weight_code_lut6, weight_code_lut7, weight_code_lut8, weight_code_books,
+    weight_code_residual;
 extern const struct weight_scales weight_scales_layer, weight_scales_channel, weight_scales_group;
 
 /* Fills axis, rows, cols, transposed from w->shape; -EINVAL: no such axis, free dimension or overflow. */
@@ -26,6 +27,16 @@ void weight_read(const struct tensor *t, unsigned bits, int64_t first, int64_t n
 
 /* As many are read at a time. */
 #define WEIGHT_CHUNK 4096
+
+/* Words of a book, and elements that a word has. */
+int64_t weight_count_words(const struct weight *w);
+int64_t weight_word_size(const struct weight *w);
+
+/* What a code of an index can be: an integer, no bool. */
+bool weight_is_index_type(enum dtype t);
+
+/* Stages whose sum a residual form is: the first is the form itself. */
+#define WEIGHT_MAX_STAGES 8
 
 bool weight_codes_are_integers(const struct weight *w);
 

@@ -56,6 +56,12 @@ static void check_round_trip(struct sample *s, const struct sample_kind *k) {
     check_same_bytes(found->zero, s->w.zero, label(k));
     check_same_bytes(found->book, s->w.book, label(k));
     check_same_bytes(found->place, s->w.place, label(k));
+    assert_int_equal(found->books, s->w.books);
+    assert_int_equal(!found->more, !s->w.more);
+    if (s->w.more)
+        check_same_bytes(found->more->codes, s->w.more->codes, label(k));
+    if (s->w.more)
+        check_same_bytes(found->more->book, s->w.more->book, label(k));
     assert_int_equal(weight_bytes(found), weight_bytes(&s->w));
     if (weight_check(found, &err) < 0)
         fail_msg("%s: %s", label(k), err.text);

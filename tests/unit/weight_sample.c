@@ -146,6 +146,53 @@ static void fill_words(struct sample *s, const struct sample_kind *k, int64_t n)
     }
 }
 
+#define WORDS 9 /* of the book of a channel */
+
+/* A book a channel of the output. */
+static void fill_books(struct sample *s, const struct sample_kind *k, int64_t n) {
+    int64_t channels = k->shape.dim[k->axis];
+    bool is_first = k->axis == 0;
+
+    fill_book(s, k, is_first ? channels : WORDS, is_first ? WORDS : channels);
+    s->w.books = is_first ? WEIGHT_BOOKS_FIRST : WEIGHT_BOOKS_LAST;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t channel = is_first ? i / (n / channels) : i % channels;
+
+        s->codes[i] = (uint8_t)(i * 7 % WORDS);
+        s->stored[i] =
+            book_at(s, k, is_first ? channel * WORDS + s->codes[i] : s->codes[i] * channels + channel);
+    }
+}
+
+/* Twenty words and, packed, sixteen small ones. */
+static void fill_stages(struct sample *s, int64_t n) {
+    for (int i = 0; i < 20; i++)
+        s->book[i] = (uint8_t)(int8_t)(i * 11 - 100);
+    for (int i = 0; i < 16; i++)
+        s->more_book[i] = (uint8_t)(int8_t)(i - 7);
+    for (int64_t i = 0; i < n; i++) {
+        unsigned code = (unsigned)(i * 5 + i / 16) % 16;
+
+        s->codes[i] = (uint8_t)(i * 13 % 20);
+        s->more_codes[i / 2] |= (uint8_t)(code << i % 2 * 4);
+        s->stored[i] = (int8_t)s->book[s->codes[i]] + (int8_t)s->more_book[code];
+    }
+    s->t_book = (struct tensor){.dtype = DT_S8, .shape = {.rank = 1, .dim = {20}}, .data = s->book};
+    s->t_more_book = (struct tensor){.dtype = DT_S8, .shape = {.rank = 1, .dim = {16}}, .data = s->more_book};
+    s->t_more_codes =
+        (struct tensor){.dtype = DT_U8, .shape = {.rank = 1, .dim = {(n + 1) / 2}}, .data = s->more_codes};
+    s->w.book = &s->t_book;
+    s->w.more = &s->more;
+    s->more = (struct weight){.structure = weight_structure_find("dense"),
+        .code = weight_code_find("lut4"),
+        .scales = weight_scales_find("layer"),
+        .rows = n,
+        .cols = 1,
+        .book = &s->t_more_book,
+        .codes = &s->t_more_codes,
+        .stored_bits = 4};
+}
+
 static void fill_number(struct sample *s, const struct sample_kind *k, int64_t i) {
     const char *name = k->code->name;
     float f = (float)(i % 64) / 4 - 8;
@@ -185,6 +232,12 @@ static void set_codes(struct sample *s, const struct sample_kind *k, int64_t n, 
     s->t_codes = (struct tensor){.dtype = t, .shape = *stored, .data = s->codes};
     if (s->w.stored_bits)
         s->t_codes.shape = (struct shape){.rank = 1, .dim = {(n * s->w.stored_bits + 7) / 8}};
+    if (is(name, "books")) {
+        int64_t channels = k->shape.dim[k->axis];
+
+        s->t_codes.shape = (struct shape){.rank = 2,
+            .dim = {k->axis == 0 ? channels : n / channels, k->axis == 0 ? n / channels : channels}};
+    }
     if (is(name, "product"))
         s->t_codes.shape = (struct shape){.rank = 1, .dim = {n / DIM}};
     s->w.codes = &s->t_codes;
@@ -270,7 +323,15 @@ bool sample_init(struct sample *s, const struct sample_kind *k) {
     if (n < 1 || (k->has_float_book &&
                      (!k->code->is_looked_up || is(k->code->name, "bit") || is(k->code->name, "trit"))))
         return false;
-    if (is(k->code->name, "product")) {
+    if (is(k->code->name, "books")) {
+        if (!is(k->structure->name, "dense"))
+            return false;
+        fill_books(s, k, n);
+    } else if (is(k->code->name, "residual")) {
+        if (k->has_float_book)
+            return false;
+        fill_stages(s, n);
+    } else if (is(k->code->name, "product")) {
         if (n % DIM)
             return false;
         fill_book(s, k, 20, DIM);

@@ -19,7 +19,9 @@ struct sample {
     uint8_t codes[SAMPLE_MAX * 4], place[SAMPLE_MAX * 4], zero[SAMPLE_MAX], book[256 * 4 * 4];
     float scale[SAMPLE_MAX];
     struct tensor t_codes, t_place, t_zero, t_book, t_scale;
-    struct weight w;
+    uint8_t more_codes[SAMPLE_MAX], more_book[16]; /* residual: of the second stage */
+    struct tensor t_more_codes, t_more_book;
+    struct weight w, more;
     int64_t at[SAMPLE_MAX]; /* of each stored element in the shape's order */
     double stored[SAMPLE_MAX];
     float want[SAMPLE_MAX];   /* the weights, in the shape's order */
