@@ -104,11 +104,12 @@ static float entry_at(const struct tensor *book, int64_t k) {
     return v;
 }
 
-/* The scales stay where they are; one a layer goes into the entries. The entry of zeros, if there is one,
- * stays. */
+/* One scale a layer goes into the entries, those of channels stay. Entries of int8 are learned as shares of
+ * the largest, so that they and float weights move alike. The entry of zeros, if there is one, stays. */
 static int add_book(struct trainable_layer *l, const struct weight *form, struct error *err) {
     int64_t n = form->book->shape.dim[0];
-    float one = !is_per_channel(form) && form->scale ? weight_scale_at(form, 0) : 1;
+    float unit = is_per_channel(form) && form->book->dtype == DT_S8 ? INT8_MAX : 1;
+    float one = !is_per_channel(form) && form->scale ? weight_scale_at(form, 0) : 1 / unit;
     int zero = -1, r = 0;
 
     if (form->book->shape.rank != 1 || n > 256 || (form->book->dtype != DT_S8 && form->book->dtype != DT_F32))
@@ -122,6 +123,8 @@ static int add_book(struct trainable_layer *l, const struct weight *form, struct
         r = copy_scale(l, form, err);
     if (r < 0)
         return r;
+    for (int64_t i = 0; l->scale && i < form->rows; i++)
+        l->scale[i] *= unit;
     for (int64_t k = 0; k < n; k++) {
         l->entries[k] = one * entry_at(form->book, k);
         if (l->entries[k] == 0)
@@ -171,7 +174,7 @@ static int add_code(struct trainable_layer *l, const struct weight *form, bool l
         return add_sign(l, form);
     if (strcmp(code, "trit") == 0)
         return add_ternary(l, form);
-    if (form->code->is_looked_up && form->book && strcmp(code, "product") != 0)
+    if (form->code->is_looked_up && form->book && form->book->shape.rank == 1 && !form->more)
         return add_book(l, form, err);
     return error_set(err, -EOPNOTSUPP, "weights in code '%s' cannot be trained", code);
 }
