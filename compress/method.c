@@ -5,6 +5,7 @@
 #include "compress/encode.h"
 #include "compress/finetune.h"
 #include "compress/lowrank.h"
+#include "compress/prune.h"
 #include "compress/quantize.h"
 
 /* sorted by name */
@@ -12,6 +13,7 @@ const struct method *const method_table[] = {
     &method_encode,
     &method_finetune,
     &method_lowrank,
+    &method_prune,
     &method_quantize,
 };
 const size_t method_table_size = sizeof(method_table) / sizeof(method_table[0]);

@@ -38,11 +38,10 @@ struct work {
     uint64_t memory_bytes;  /* most that a step may take; 0: any */
     size_t step;            /* of the recipe */
 
-    /* What the step does afterwards to win accuracy back; NULL: nothing. A method whose own loop trains does
-     * it as recover.finetune and recover.distill say (recover_train) and says that it has: it is not done
-     * again. */
+    /* What the step does afterwards to win accuracy back; NULL: nothing. A method whose own loop
+     * calibrates or trains does it as that says, and says that it has: it is not done again. */
     const struct recover *recover;
-    bool has_trained;
+    bool has_calibrated, has_trained;
 };
 
 /* What a step would do, or did, to one layer: the dry run and the report. */

@@ -2,6 +2,8 @@
 
 #include <errno.h>
 
+#include "compress/recover.h"
+
 static const char *const granularities[] = {"channel", "weight", "block", "nm", NULL};
 static const char *const criteria[] = {
     "magnitude", "lamp", "bn_scale", "fpgm", "apoz", "taylor", "hessian", "thinet", "random", NULL};
@@ -55,6 +57,18 @@ static const struct param schedule_rows[] = {
         .dflt = "5",
         .when = "kind=iterative",
         .doc = "how often; recover.finetune.epochs are of each round",
+    },
+    {
+        .name = "max_drop",
+        .type = PARAM_REAL,
+        .at = AT(schedule.max_drop) - AT(schedule),
+        .min = 0,
+        .max = 1,
+        .dflt = "0.02",
+        .when = "kind=iterative",
+        .doc =
+            "a round after whose training the accuracy on held-out pictures is lower by more than this than before the first "
+            "one is undone, and the last",
     },
 };
 static const struct param_table schedule_table = {
@@ -236,6 +250,14 @@ static int check(const void *options, struct error *err) {
         (o->nm[0] > o->nm[1] || (o->nm[1] != 2 && o->nm[1] != 4 && o->nm[1] != 16)))
         return error_set(
             err, -EINVAL, ".nm: [%d, %d] cannot be: 1 to all stay, of 2, 4 or 16", o->nm[0], o->nm[1]);
+    if (o->schedule.kind == PRUNE_GRADUAL && c->needs_gradients)
+        return error_set(err, -EINVAL,
+            ".schedule.kind: 'gradual' judges while it trains, by magnitude, lamp or random; '%s' goes with 'oneshot' "
+            "and 'iterative'",
+            c->name);
+    if (o->granularity != PRUNE_CHANNEL && o->scope == PRUNE_SENSITIVITY && o->threshold_sigma > 0)
+        return error_set(
+            err, -EINVAL, ".scope: 'sensitivity' shares out sparsity or macs, no threshold_sigma");
     if (o->granularity == PRUNE_CHANNEL && o->schedule.kind == PRUNE_GRADUAL)
         return error_set(err, -EINVAL,
             ".schedule.kind: channels are removed in rounds ('iterative'); 'gradual' is for weights");
@@ -246,6 +268,20 @@ static bool wants_data(const void *options) {
     const struct prune_options *o = options;
 
     return prune_criterion_of(o)->needs_data || o->scope == PRUNE_SENSITIVITY || o->has_regularize;
+}
+
+static int check_recover(const void *options, const struct recover *recover, struct error *err) {
+    const struct prune_options *o = options;
+
+    if (o->schedule.kind != PRUNE_ONESHOT && !recover_trains(recover))
+        return error_set(err, -EINVAL,
+            ".schedule.kind: '%s' trains while it prunes: recover.finetune or recover.distill is missing",
+            schedules[o->schedule.kind]);
+    if (o->schedule.kind == PRUNE_GRADUAL && recover->calibrate.is_wanted)
+        return error_set(err, -EINVAL,
+            ".recover.calibrate: with schedule 'gradual' the network is the parent's when its training begins, and its own "
+            "afterwards; nothing is to be calibrated");
+    return 0;
 }
 
 static int plan(const struct graph *g, const void *options, struct layers *layers, struct effect *effects,
@@ -274,6 +310,7 @@ const struct method method_prune = {
     .leaves_float = true,
     .wants_data = wants_data,
     .check = check,
+    .check_recover = check_recover,
     .plan = plan,
     .apply = apply,
 };

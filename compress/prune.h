@@ -48,6 +48,7 @@ struct prune_options {
     struct {
         int kind; /* enum prune_schedule_kind */
         int rounds;
+        double max_drop; /* of accuracy on what is held out: a round beyond it is undone and the last */
     } schedule;
     bool has_regularize;
     struct {

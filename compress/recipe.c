@@ -416,7 +416,7 @@ static int run_step(const struct step *s, struct work *work, json_t *report, str
     if (r == 0 && s->method->takes_sparse)
         r = layers_spread(work->graph, err);
     work->recover = &s->common.recover;
-    work->has_trained = false;
+    work->has_calibrated = work->has_trained = false;
     if (r == 0 && s->method->folds)
         r = fold_graph(work->graph, err);
     if (r == 0)

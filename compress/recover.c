@@ -93,7 +93,9 @@ static int train(struct work *work, const struct graph *before, const struct rec
 
 int recover_run(struct work *work, const struct graph *before, const struct recover *o, json_t *report,
     struct error *err) {
-    int r = o->calibrate.is_wanted ? recover_calibrate(work, work->parent, &o->calibrate, err) : 0;
+    int r = o->calibrate.is_wanted && !work->has_calibrated
+                ? recover_calibrate(work, work->parent, &o->calibrate, err)
+                : 0;
 
     return r == 0 && recover_trains(o) && !work->has_trained ? train(work, before, o, report, err) : r;
 }
