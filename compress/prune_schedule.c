@@ -29,7 +29,20 @@ double prune_round_share(const struct prune_options *o, int round) {
     return kept > 0 ? (1 - pow(kept, part)) / (1 - kept) : part;
 }
 
-static int report_end(const struct prune_set *s, json_t *report, struct error *err) {
+/* Zeros that stayed although the mask would have them belong to it. */
+static void count_zeros(const struct graph *g, struct prune_set *s) {
+    for (size_t k = 0; s->o->granularity == PRUNE_WEIGHT && k < s->n; k++) {
+        struct prune_layer *l = &s->layer[k];
+        const struct tensor *t = g->values[l->value].init;
+
+        for (int64_t i = 0; i < l->n; i++)
+            l->keep[i] = l->keep[i] && prune_weight(t->data, i) != 0;
+    }
+    prune_set_count(s);
+}
+
+static int report_end(const struct graph *g, struct prune_set *s, json_t *report, struct error *err) {
+    count_zeros(g, s);
     if (json_object_set_new(report, "sparsity", json_real(prune_sparsity(s))) < 0 ||
         json_object_set_new(report, "macs_kept", json_real(prune_macs_kept(s))) < 0)
         return error_oom(err);
@@ -60,7 +73,7 @@ int prune_oneshot(struct work *work, struct prune_set *s, json_t *report, struct
     if (r == 0)
         progress_event(work->progress, "prune: judged by %s, removed %.1f%% of the weights",
             prune_criterion_of(s->o)->name, 100 * prune_sparsity(s));
-    return r < 0 ? r : report_end(s, report, err);
+    return r < 0 ? r : report_end(work->graph, s, report, err);
 }
 
 /* ---- iterative ---- */
@@ -224,7 +237,7 @@ int prune_iterative(struct work *work, struct prune_set *s, json_t *report, stru
         r = undo_go_back(&undo, work, s, err);
         break;
     }
-    return r < 0 ? r : report_end(s, report, err);
+    return r < 0 ? r : report_end(work->graph, s, report, err);
 }
 
 /* ---- gradual ---- */
@@ -314,5 +327,5 @@ int prune_gradual(struct work *work, struct prune_set *s, json_t *report, struct
     if (r == 0)
         progress_event(
             work->progress, "prune: %.1f%% of the weights removed while it trained", 100 * prune_sparsity(s));
-    return r < 0 ? r : report_end(s, report, err);
+    return r < 0 ? r : report_end(work->graph, s, report, err);
 }

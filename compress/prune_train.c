@@ -10,7 +10,8 @@
 /* Fewer zeros than this are weights that happen to be 0 (methods.md, Composition). */
 #define LEAST_ZEROS 0.2
 
-/* The masks as the trainer takes them: those of the set, and those found in other layers. */
+/* The masks as the trainer takes them: those of the set, and of all layers what is zero already and stays so.
+ */
 struct masks {
     struct weight_transform *transform; /* [n] */
     struct transform_mask *param;       /* [n] */
@@ -34,13 +35,6 @@ static void add_mask(struct masks *m, int value, const uint8_t *keep, bool is_de
     m->n++;
 }
 
-static bool has_mask(const struct masks *m, int value) {
-    for (size_t i = 0; i < m->n; i++)
-        if (m->transform[i].value == value)
-            return true;
-    return false;
-}
-
 static int find_zeros(
     const struct graph *g, const struct layer_entry *e, struct masks *m, struct error *err) {
     int value = g->nodes[e->node].in[1];
@@ -48,7 +42,7 @@ static int find_zeros(
     _cleanup_(freep) uint8_t *keep = NULL;
     int64_t n_zeros = 0;
 
-    if (!t || t->dtype != DT_F32 || has_mask(m, value))
+    if (!t || t->dtype != DT_F32)
         return 0;
     keep = malloc((size_t)e->params + 1);
     if (!keep)

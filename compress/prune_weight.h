@@ -107,9 +107,9 @@ int prune_store(struct work *work, const struct prune_set *s, json_t *list, stru
 /* ---- prune_train.c ---- */
 
 /* Trains work->graph as the step's `recover` says, for `epochs` (0: its own number), with the masks of the
- * set and of all other layers that have 20% zeros and more. `is_growing`: masks change by `hook`, gradients
- * go to what is left out, too (Guo et al. 2016, Dynamic network surgery: it may come back). name: of the
- * checkpoint, unique in the step. */
+ * set; in all layers of 20% zeros and more what is zero stays so. `is_growing`: masks change by `hook`,
+ * gradients go to what is left out, too (Guo et al. 2016, Dynamic network surgery: it may come back). name:
+ * of the checkpoint, unique in the step. */
 int prune_train(struct work *work, struct prune_set *s, const struct learn_hook *hook, int epochs,
     bool is_growing, const char *name, json_t *report, struct error *err);
 

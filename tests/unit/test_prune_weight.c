@@ -38,10 +38,14 @@ static int read_samples(void *ctx, int64_t first, int64_t count, float *ret, str
     return 0;
 }
 
-static json_t *step_of(const char *options) {
-    json_t *step = json_loads(options, 0, NULL), *steps = json_array();
+/* The options of one step of pruning; or several steps, "[…]". */
+static json_t *steps_of(const char *options) {
+    json_t *step = json_loads(options, 0, NULL), *steps;
 
     assert_non_null(step);
+    if (json_is_array(step))
+        return step;
+    steps = json_array();
     json_object_set_new(step, "method", json_string("prune"));
     json_array_append_new(steps, step);
     return steps;
@@ -50,7 +54,8 @@ static json_t *step_of(const char *options) {
 /* `plant` (may be NULL) changes the network before. */
 static struct pruned prune(
     const char *net, const char *options, void (*plant)(struct graph *g), unsigned threads) {
-    struct pruned p = {.graph = net_text_read(net).graph, .pack = rows_pack(true), .steps = step_of(options)};
+    struct pruned p = {
+        .graph = net_text_read(net).graph, .pack = rows_pack(true), .steps = steps_of(options)};
     _cleanup_(recipe_freep) struct recipe *recipe = NULL;
     struct progress progress = {.threads = threads};
 
@@ -469,6 +474,80 @@ static void test_a_round_that_costs_too_much_is_undone(void **state) {
     assert_true(fabs(sparsity_of(p.graph, 3) - json_number_value(json_object_get(step, "sparsity"))) < 1e-9);
 }
 
+/* ---- composition ---- */
+
+/* Where the weights of two pruned networks are zero is the same, and the other weights are not. */
+static void compare_zeros(struct graph *a, struct graph *b, bool others_differ) {
+    for (size_t layer = 0; layer < 3; layer++) {
+        _cleanup_(freep) float *x = NULL, *y = NULL;
+        int64_t n = weights_of(a, layer, &x, NULL), n_same = 0;
+
+        assert_int_equal(weights_of(b, layer, &y, NULL), n);
+        for (int64_t i = 0; i < n; i++) {
+            assert_int_equal(x[i] == 0, y[i] == 0);
+            n_same += x[i] != 0 && x[i] == y[i];
+        }
+        assert_int_equal(n_same < n / 10, others_differ);
+    }
+}
+
+static void test_zeros_stay_when_it_learns_afterwards(void **state) {
+    static const char *const granularities[] = {"\"granularity\":\"weight\",\"sparsity\":0.7",
+        "\"granularity\":\"block\",\"sparsity\":0.6", "\"granularity\":\"nm\""};
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        char alone[200], recovered[300], followed[300];
+
+        snprintf(alone, sizeof(alone), "{%s}", granularities[i]);
+        snprintf(recovered, sizeof(recovered), "{%s," FINETUNE "}", granularities[i]);
+        snprintf(followed, sizeof(followed),
+            "[{\"method\":\"prune\",%s},{\"method\":\"finetune\",\"epochs\":2,\"batch\":16,\"lr\":0.02}]",
+            granularities[i]);
+        {
+            _cleanup_(pruned_done) struct pruned a = prune(CONVS, alone, NULL, 1),
+                                                 b = prune(CONVS, recovered, NULL, 1),
+                                                 c = prune(CONVS, followed, NULL, 2);
+
+            must(&a);
+            must(&b);
+            must(&c);
+            compare_zeros(a.graph, b.graph, true);
+            compare_zeros(a.graph, c.graph, true);
+        }
+    }
+}
+
+/* What an earlier step took out stays out, whatever the later one thinks of it. */
+static void test_a_second_pruning_begins_where_the_first_ended(void **state) {
+    _cleanup_(pruned_done) struct pruned a =
+        prune(CONVS, "{\"granularity\":\"weight\",\"criterion\":\"random\",\"sparsity\":0.5}", NULL, 1);
+    _cleanup_(pruned_done) struct pruned b = prune(CONVS,
+        "[{\"method\":\"prune\",\"granularity\":\"weight\",\"criterion\":\"random\",\"sparsity\":0.5},"
+        "{\"method\":\"prune\",\"granularity\":\"weight\",\"criterion\":\"taylor\",\"sparsity\":0.75,\"schedule\":{\"kind\":"
+        "\"gradual\"}}]",
+        NULL, 1);
+    _cleanup_(pruned_done) struct pruned c = prune(CONVS,
+        "[{\"method\":\"prune\",\"granularity\":\"weight\",\"criterion\":\"random\",\"sparsity\":0.5},"
+        "{\"method\":\"prune\",\"granularity\":\"weight\",\"sparsity\":0.75,\"schedule\":{\"kind\":\"gradual\"}," FINETUNE
+        "}]",
+        NULL, 1);
+
+    (void)state;
+    assert_true(b.r < 0); /* gradual needs its training */
+    must(&a);
+    must(&c);
+    assert_true(fabs(sparsity_of(c.graph, 3) - 0.75) < 1e-3);
+    for (size_t layer = 0; layer < 3; layer++) {
+        _cleanup_(freep) float *x = NULL, *y = NULL;
+        int64_t n = weights_of(a.graph, layer, &x, NULL);
+
+        weights_of(c.graph, layer, &y, NULL);
+        for (int64_t i = 0; i < n; i++)
+            assert_true(x[i] != 0 || y[i] == 0);
+    }
+}
+
 /* ---- regularisers ---- */
 
 static void test_regularisers_make_the_unimportant_small(void **state) {
@@ -578,6 +657,8 @@ int main(void) {
         cmocka_unit_test(test_gradual_ends_at_its_share_with_any_threads),
         cmocka_unit_test(test_rounds_judge_remove_and_train),
         cmocka_unit_test(test_a_round_that_costs_too_much_is_undone),
+        cmocka_unit_test(test_zeros_stay_when_it_learns_afterwards),
+        cmocka_unit_test(test_a_second_pruning_begins_where_the_first_ended),
         cmocka_unit_test(test_regularisers_make_the_unimportant_small),
         cmocka_unit_test(test_the_dry_run_says_what_comes),
         cmocka_unit_test(test_what_cannot_be_is_refused),
