@@ -403,6 +403,23 @@ static int apply(
     return r < 0 ? r : write_layers(work, o, &layers, report, err);
 }
 
+static int place_of(const char *const *list, const char *name) {
+    int i = 0;
+
+    while (list[i] && strcmp(list[i], name) != 0)
+        i++;
+    return i;
+}
+
+void encode_options_of(
+    const char *structure, const char *code, const char *scales_kind, struct encode_options *ret) {
+    *ret = (struct encode_options){0};
+    param_defaults(&table, ret, NULL);
+    ret->form.structure = place_of(structures, structure);
+    ret->form.code = place_of(codes, code);
+    ret->form.scales = place_of(scales, scales_kind);
+}
+
 const struct method method_encode = {
     .name = "encode",
     .summary = "Layers in any weight form without caring for accuracy: for measuring",

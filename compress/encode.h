@@ -82,6 +82,10 @@ void encoded_set_words(struct encoded *ret, const float *words);
 /* Codes and book. */
 int encode_codes(const struct encode_job *j, struct encoded *ret, struct error *err);
 
+/* Options for a form by the names of its parts, the rest as by default. */
+void encode_options_of(
+    const char *structure, const char *code, const char *scales_kind, struct encode_options *ret);
+
 extern const struct method method_encode;
 
 #endif

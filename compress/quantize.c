@@ -1,13 +1,16 @@
 #include "compress/quantize.h"
+#include "compress/quantize_control.h"
 
 #include <errno.h>
 
 const struct quantize_scheme *const quantize_schemes[N_QUANTIZE_SCHEMES] = {
     [QUANTIZE_INT8] = &quantize_scheme_int8,
-    [QUANTIZE_CODEBOOK] = &quantize_scheme_codebook,
-    [QUANTIZE_FIXED] = &quantize_scheme_fixed,
     [QUANTIZE_INT4] = &quantize_scheme_int4,
+    [QUANTIZE_CODEBOOK] = &quantize_scheme_codebook,
     [QUANTIZE_PRODUCT] = &quantize_scheme_product,
+    [QUANTIZE_FIXED] = &quantize_scheme_fixed,
+    [QUANTIZE_MIXED] = &quantize_scheme_mixed,
+    [QUANTIZE_BF16] = &quantize_scheme_bf16,
 };
 
 static const struct quantize_scheme *scheme_of(const void *options) {
@@ -15,17 +18,23 @@ static const struct quantize_scheme *scheme_of(const void *options) {
 }
 
 static int check(const void *options, struct error *err) {
-    const struct quantize_scheme *s = scheme_of(options);
+    const struct quantize_options *o = options;
+    const struct quantize_scheme *s = scheme_of(o);
 
     if (!s)
         return error_set(err, -EINVAL, ".scheme: this build does not have it");
+    if (o->has_qat && o->has_accuracy_control)
+        return error_set(err, -EINVAL,
+            ".accuracy_control: layers are not taken back after a training (qat) that counts on them");
+    if (o->has_qat && o->adaround)
+        return error_set(err, -EINVAL, ".adaround: a training (qat) rounds by itself");
     return s->check ? s->check(options, err) : 0;
 }
 
 static bool wants_data(const void *options) {
     const struct quantize_scheme *s = scheme_of(options);
 
-    return s && s->wants_data && s->wants_data(options);
+    return s && ((s->wants_data && s->wants_data(options)) || quantize_wants_data(options));
 }
 
 static int plan(const struct graph *g, const void *options, struct layers *layers, struct effect *effects,
@@ -35,7 +44,11 @@ static int plan(const struct graph *g, const void *options, struct layers *layer
 
 static int apply(
     struct work *work, const void *options, const struct scope *scope, json_t *report, struct error *err) {
-    return scheme_of(options)->apply(work, options, scope, report, err);
+    const struct quantize_options *o = options;
+    const struct quantize_scheme *s = scheme_of(o);
+
+    return o->has_accuracy_control ? quantize_controlled(work, s, o, scope, report, err)
+                                   : s->apply(work, o, scope, report, err);
 }
 
 const struct method method_quantize = {

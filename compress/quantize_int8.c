@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "compress/adaround.h"
 #include "compress/channel_stats.h"
+#include "compress/equalize.h"
 #include "compress/fold.h"
 #include "compress/probe.h"
 #include "compress/quantize.h"
@@ -220,6 +221,15 @@ static int quantize_layer(const struct layer_job *j, const struct layer_entry *e
     return r;
 }
 
+static json_t *layer_json(const struct layer_job *j, const struct layer_entry *e) {
+    json_t *row = json_pack("{s:s, s:s, s:s?}", "id", e->id, "action",
+        e->is_selected ? "quantized" : "skipped", "reason", e->reason);
+
+    if (row && e->is_selected && j->coder && j->coder->bits)
+        json_object_set_new(row, "bits", json_integer(j->coder->bits(j->coder, e)));
+    return row;
+}
+
 static int quantize_layers(
     const struct layer_job *j, const struct layers *layers, json_t *report, struct error *err) {
     json_t *list = json_object_get(report, "layers");
@@ -233,9 +243,7 @@ static int quantize_layers(
             if (r < 0)
                 return r;
         }
-        if (json_array_append_new(list, json_pack("{s:s, s:s, s:s?}", "id", e->id, "action",
-                                            e->is_selected ? "quantized" : "skipped", "reason", e->reason)) <
-            0)
+        if (json_array_append_new(list, layer_json(j, e)) < 0)
             return error_oom(err);
     }
     return 0;
@@ -281,11 +289,14 @@ static int correct_means(
 }
 
 /* Folded, with types and ranks, at an opset that knows scales per axis. */
-static int prepare(struct work *work, const struct weight_coder *coder, struct error *err) {
+static int prepare(struct work *work, const struct quantize_options *o, const struct weight_coder *coder,
+    json_t *report, struct error *err) {
     int r = fold_graph(work->graph, err);
 
     if (r == 0 && work->samples)
         r = fold_infer_shapes(work->graph, &work->samples->item, err);
+    if (r == 0 && o->equalize)
+        r = equalize(work->graph, work->samples, report, err);
     return r < 0 ? r : pass_raise_opset(work->graph, coder && coder->opset ? coder->opset : 13, err);
 }
 
@@ -332,7 +343,7 @@ int quantize_int8(struct work *work, const struct quantize_options *o, const str
     struct layer_job j = {.g = work->graph, .o = o, .coder = coder};
     _cleanup_(layers_done) struct layers layers = {0};
     _cleanup_(graph_freep) struct graph *parent = NULL;
-    int r = prepare(work, coder, err);
+    int r = prepare(work, o, coder, report, err);
 
     if (r == 0)
         r = graph_clone(work->graph, &parent, err);

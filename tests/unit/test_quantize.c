@@ -6,6 +6,7 @@
 
 #include "base/cleanup.h"
 #include "compress/adaround.h"
+#include "compress/equalize.h"
 #include "compress/fold.h"
 #include "compress/probe.h"
 #include "compress/quantize.h"
@@ -255,12 +256,164 @@ static void test_adaround_is_nearer_to_the_parent_with_the_same_bits(void **stat
     assert_true(d[1] < 0.8 * d[0]);
 }
 
+/* Channels of very different ranges, in a chain with a depthwise convolution, pools and a Flatten. */
+static void test_an_equalised_network_computes_the_same(void **state) {
+    static const char *const nets[] = {small_net,
+        "Conv x=1x3x8x8 w=8x3x3x3 b=8; PRelu $ s=8x1x1; MaxPool $ kernel_shape=2,2 strides=2,2; Flatten $; "
+        "Gemm $ w2=6x72 b2=6 .transB=1; LeakyRelu $ alpha=0.1; Gemm $ w3=6x4 b3=4"};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct bench b;
+        struct error err = {0};
+        json_t *report = json_object();
+        float *w, least = INFINITY, most = 0;
+        int last;
+
+        bench_start(&b, nets[i]);
+        /* one channel of the first layer is a thousand times larger than the others, its bias with it */
+        for (int k = 0; k < 2; k++) {
+            struct graph *g = k ? b.parent : b.work.graph;
+
+            w = g->values[g->nodes[0].in[1]].init->data;
+            for (int c = 0; c < 27; c++)
+                w[27 + c] *= 1000;
+        }
+        assert_int_equal(fold_infer_shapes(b.work.graph, &b.samples.item, NULL), 0);
+        assert_int_equal(equalize(b.work.graph, &b.samples, report, &err), 0);
+        last = (int)json_array_size(json_object_get(report, "equalized"));
+        assert_int_equal(last, i ? 2 : 3);
+        assert_true(distance(b.work.graph, b.parent, &b.samples) < 1e-5);
+        w = b.work.graph->values[b.work.graph->nodes[0].in[1]].init->data;
+        for (int c = 0; c < 8; c++) {
+            float largest = 0;
+
+            for (int k = 0; k < 27; k++)
+                largest = fmaxf(largest, fabsf(w[c * 27 + k]));
+            least = fminf(least, largest);
+            most = fmaxf(most, largest);
+        }
+        assert_true(most / least < 200); /* it was a thousand and more */
+        json_decref(report);
+        bench_done(&b);
+    }
+}
+
+/* 0 to 6 lets no factor through, unless it clips nothing that is seen. */
+static void test_relu6_is_equalised_only_where_it_clips_nothing(void **state) {
+    static const char *const nets[] = {
+        "Conv x=1x3x8x8 w=4x3x3x3; Clip $ low:0 high:6; Conv $ w2=4x4x1x1",
+        "Conv x=1x3x8x8 w=4x3x3x3; Clip $ low:0 high:0.01; Conv $ w2=4x4x1x1",
+    };
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct bench b;
+        json_t *report = json_object();
+
+        bench_start(&b, nets[i]);
+        assert_int_equal(fold_infer_shapes(b.work.graph, &b.samples.item, NULL), 0);
+        assert_int_equal(equalize(b.work.graph, &b.samples, report, NULL), 0);
+        assert_int_equal(json_array_size(json_object_get(report, "equalized")), i ? 0 : 1);
+        assert_true(distance(b.work.graph, b.parent, &b.samples) < 1e-5);
+        json_decref(report);
+        bench_done(&b);
+    }
+}
+
+static void test_mixed_bits_meet_the_bytes(void **state) {
+    /* 216 + 72 + 96 + 60 weights; their scales take 33 times 4 bytes */
+    static const double budgets[] = {0.25, 0.2, 0.17};
+    double before = 0;
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        struct bench b;
+        struct quantize_options o = defaults();
+        json_t *report;
+        json_int_t bytes;
+        double d;
+
+        o.scheme = QUANTIZE_MIXED;
+        o.has_budget = true;
+        o.budget.bytes = budgets[i];
+        o.activations = ACTIVATIONS_FLOAT;
+        bench_start(&b, small_net);
+        report = quantize(&b, &o);
+        bytes = json_integer_value(json_object_get(report, "weight_bytes"));
+        assert_int_equal(json_integer_value(json_object_get(report, "weight_bytes_before")), 444 * 4);
+        assert_true(bytes <= (json_int_t)(budgets[i] * 444 * 4));
+        assert_true(
+            bytes > (json_int_t)((budgets[i] - 0.04) * 444 * 4)); /* it does not go further than it must */
+        d = distance(b.work.graph, b.parent, &b.samples);
+        assert_true(d >= before && d < 1);
+        before = d;
+        json_decref(report);
+        bench_done(&b);
+    }
+}
+
+static void test_a_budget_that_cannot_be_met_says_what_can(void **state) {
+    struct bench b;
+    struct quantize_options o = defaults();
+    struct error err = {0};
+    json_t *report = json_object();
+
+    (void)state;
+    o.scheme = QUANTIZE_MIXED;
+    o.has_budget = true;
+    o.budget.bytes = 0.05;
+    bench_start(&b, small_net);
+    assert_true(method_quantize.apply(&b.work, &o, NULL, report, &err) < 0);
+    assert_string_equal(err.code, "method_not_applicable");
+    assert_non_null(strstr(err.text, "243 bytes")); /* 111 of 2 bits and 132 of scales */
+    json_decref(report);
+    bench_done(&b);
+    o.budget.bytes = 0;
+    assert_true(method_quantize.check(&o, &err) < 0);
+}
+
+static void test_the_same_seed_gives_the_same_weights(void **state) {
+    (void)state;
+    for (int scheme = 0; scheme < 2; scheme++) {
+        struct bench b[2];
+
+        for (int i = 0; i < 2; i++) {
+            struct quantize_options o = defaults();
+
+            o.scheme = scheme ? QUANTIZE_MIXED : QUANTIZE_FIXED;
+            o.adaround = o.equalize = true;
+            o.has_budget = true;
+            o.budget.bytes = 0.2;
+            bench_start(&b[i], small_net);
+            json_decref(quantize(&b[i], &o));
+        }
+        assert_true(distance(b[0].work.graph, b[1].work.graph, &b[0].samples) == 0);
+        assert_int_equal(b[0].work.graph->n_values, b[1].work.graph->n_values);
+        for (size_t v = 0; v < b[0].work.graph->n_values; v++) {
+            const struct tensor *x = b[0].work.graph->values[v].init, *y = b[1].work.graph->values[v].init;
+            size_t size;
+
+            assert_int_equal(!x, !y);
+            if (x && shape_bytes(&x->shape, x->dtype, &size))
+                assert_memory_equal(x->data, y->data, size);
+        }
+        bench_done(&b[0]);
+        bench_done(&b[1]);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_codes_of_all_bits_come_back_from_the_graph),
         cmocka_unit_test(test_blocks_of_a_matrix_have_scales_of_their_own),
         cmocka_unit_test(test_fewer_bits_are_further_from_the_parent),
         cmocka_unit_test(test_rounding_up_or_down_beats_the_nearest),
+        cmocka_unit_test(test_an_equalised_network_computes_the_same),
+        cmocka_unit_test(test_relu6_is_equalised_only_where_it_clips_nothing),
+        cmocka_unit_test(test_mixed_bits_meet_the_bytes),
+        cmocka_unit_test(test_a_budget_that_cannot_be_met_says_what_can),
+        cmocka_unit_test(test_the_same_seed_gives_the_same_weights),
         cmocka_unit_test(test_adaround_is_nearer_to_the_parent_with_the_same_bits),
     };
 
