@@ -190,7 +190,7 @@ int lowrank_cp(const struct lowrank_input *in, struct lowrank_factors *f, struct
     int64_t width = in->layer->inputs * in->layer->taps, count = in->layer->outputs * width;
     _cleanup_(freep) double *w = linalg_new(in->layer->outputs, width);
     _cleanup_(cp_done) struct cp c = {.w = w};
-    double norm = 0, before = INFINITY, now;
+    double norm = 0, before = HUGE_VAL, now;
     int e = w ? cp_init(&c, in->layer, f->choice.rank[0], in->seed, err) : error_oom(err);
 
     if (e < 0)

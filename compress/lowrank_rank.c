@@ -234,7 +234,7 @@ static const struct candidate *now_of(const struct candidates *c) {
 static size_t next_of(const struct candidates *c, double *ret_price) {
     size_t best = 0;
 
-    *ret_price = INFINITY;
+    *ret_price = HUGE_VAL;
     for (size_t k = 1; k < c->n; k++) {
         double price;
 
@@ -257,7 +257,7 @@ static void move(struct budget *b, struct candidates *c, size_t to) {
 /* False: nothing is left to save. */
 static bool save(struct budget *b) {
     struct candidates *best = NULL;
-    double least = INFINITY;
+    double least = HUGE_VAL;
     size_t to = 0;
 
     for (size_t i = 0; i < b->n; i++) {

@@ -128,7 +128,7 @@ static double free_energy(const struct evbmf *e, double variance) {
 static double minimise(const struct evbmf *e, double low, double high) {
     enum { POINTS = 128, STEPS = 60 };
     const double golden = 0.6180339887498949;
-    double a = log(low), width = log(high) - a, best = INFINITY, b, left, right;
+    double a = log(low), width = log(high) - a, best = HUGE_VAL, b, left, right;
     int at = 0;
 
     for (int i = 0; i <= POINTS; i++) {

@@ -108,7 +108,7 @@ static int open_side(struct graph *t, const struct shape *input, struct side *s,
         r = session_plan(&s->session, input, 1, err);
     if (r < 0)
         return r;
-    s->best = INFINITY;
+    s->best = HUGE_VAL;
     s->us = calloc(plan_n_steps(s->session.plan) + 1, sizeof(*s->us));
     return s->us ? 0 : error_oom(err);
 }
