@@ -294,6 +294,12 @@ static int plan(const struct graph *g, const void *options, struct layers *layer
     return prune_weight_plan(g, o, layers, effects, err);
 }
 
+static int outline(struct graph *g, const void *options, const struct layers *layers, struct error *err) {
+    const struct prune_options *o = options;
+
+    return o->granularity == PRUNE_CHANNEL ? prune_channel_outline(g, o, layers, err) : 0;
+}
+
 static int apply(
     struct work *work, const void *options, const struct scope *scope, json_t *report, struct error *err) {
     const struct prune_options *o = options;
@@ -313,5 +319,6 @@ const struct method method_prune = {
     .check = check,
     .check_recover = check_recover,
     .plan = plan,
+    .outline = outline,
     .apply = apply,
 };

@@ -76,6 +76,8 @@ static inline const struct prune_criterion *prune_criterion_of(const struct prun
 /* A back end: plan and apply as struct method has them. */
 int prune_channel_plan(const struct graph *g, const struct prune_options *o, struct layers *layers,
     struct effect *effects, struct error *err);
+int prune_channel_outline(
+    struct graph *g, const struct prune_options *o, const struct layers *layers, struct error *err);
 int prune_channel_apply(struct work *work, const struct prune_options *o, const struct scope *scope,
     json_t *report, struct error *err);
 int prune_weight_plan(const struct graph *g, const struct prune_options *o, struct layers *layers,
