@@ -243,9 +243,6 @@ static int check(const void *options, struct error *err) {
 
     if (r < 0)
         return r;
-    if (o->granularity == PRUNE_CHANNEL)
-        return error_set(
-            err, -EINVAL, ".granularity: 'channel' cannot be done yet; weight, block and nm can");
     if (!(c->granularities & BIT(o->granularity)))
         return error_set(err, -EINVAL, ".criterion: '%s' judges channels, not granularity '%s'", c->name,
             granularities[o->granularity]);
@@ -291,7 +288,8 @@ static int plan(const struct graph *g, const void *options, struct layers *layer
     struct error *err) {
     const struct prune_options *o = options;
 
-    return prune_weight_plan(g, o, layers, effects, err);
+    return o->granularity == PRUNE_CHANNEL ? prune_channel_plan(g, o, layers, effects, err)
+                                           : prune_weight_plan(g, o, layers, effects, err);
 }
 
 static int outline(struct graph *g, const void *options, const struct layers *layers, struct error *err) {
@@ -304,7 +302,8 @@ static int apply(
     struct work *work, const void *options, const struct scope *scope, json_t *report, struct error *err) {
     const struct prune_options *o = options;
 
-    return prune_weight_apply(work, o, scope, report, err);
+    return o->granularity == PRUNE_CHANNEL ? prune_channel_apply(work, o, scope, report, err)
+                                           : prune_weight_apply(work, o, scope, report, err);
 }
 
 const struct method method_prune = {

@@ -12,6 +12,7 @@
 #include "compress/finetune.h"
 #include "compress/held_out.h"
 #include "compress/prune_remove.h"
+#include "compress/prune_weight.h"
 #include "compress/recover.h"
 #include "engine/pass.h"
 #include "engine/summary.h"
@@ -202,6 +203,22 @@ int prune_channel_outline(
 
 /* ---- the job ---- */
 
+/* Training that makes small what is to go: of each output channel's weights, or of norms' scales. */
+static int regularize(struct work *work, const struct prune_options *o, const struct scope *scope,
+    json_t *report, struct error *err) {
+    _cleanup_(prune_set_done) struct prune_set set = {0};
+    _cleanup_(layers_done) struct layers layers = {0};
+    struct prune_options by_weight = *o;
+    int r = layers_list(work->graph, scope, &layers, err);
+
+    by_weight.granularity = PRUNE_WEIGHT; /* whose groups are whole output channels */
+    for (size_t i = 0; i < layers.n; i++)
+        layers.entry[i].options = NULL;
+    if (r == 0)
+        r = prune_set_init(&set, work->graph, &by_weight, &layers, err);
+    return r < 0 ? r : prune_regularize(work, &set, report, err);
+}
+
 struct loop {
     struct work *work;
     const struct prune_options *o;
@@ -330,16 +347,17 @@ struct round {
 
 static int train(struct loop *l, int round, struct error *err) {
     const struct recover *recover = l->work->recover;
-    _cleanup_(graph_freep) struct graph *teacher = NULL;
     json_t *found = json_object();
     struct learn_distil distil;
+    struct finetune_run run = {0};
     char name[64];
     int r = recover->has_distill ? distil_read(&recover->distill, l->work->parent, &distil, err) : 0;
 
     snprintf(name, sizeof(name), "step%zu.round%d", l->work->step, round);
+    run.name = name;
+    run.distil = recover->has_distill ? &distil : NULL;
     if (r == 0)
-        r = finetune_graph(
-            l->work, &recover->finetune, recover->has_distill ? &distil : NULL, NULL, name, found, err);
+        r = finetune_graph(l->work, &recover->finetune, &run, found, err);
     json_object_set_new(l->report, "finetune", found);
     return r;
 }
@@ -414,7 +432,7 @@ static int run_rounds(struct loop *l, struct error *err) {
     int r = held_out_accuracy(l->work, l->work->graph, &d.first, err);
 
     json_object_set_new(l->report, "rounds", rounds);
-    l->work->has_trained = true;
+    l->work->has_trained = l->work->has_calibrated = true;
     for (d.n = 1; r == 0 && d.n <= l->o->schedule.rounds; d.n++) {
         _cleanup_(graph_freep) struct graph *before = NULL;
 
@@ -434,6 +452,8 @@ int prune_channel_apply(struct work *work, const struct prune_options *o, const 
     _cleanup_(loop_done) struct loop l = {.work = work, .o = o, .scope = scope, .report = report};
     int gone = 0, r = prepare(work->graph, err);
 
+    if (r == 0 && o->has_regularize)
+        r = regularize(work, o, scope, report, err);
     if (r == 0)
         r = loop_begin(&l, err);
     if (r == 0 && o->schedule.kind == PRUNE_ITERATIVE) {
