@@ -1,0 +1,33 @@
+/* A recipe as its files see it: read and run (recipe.c), planned (recipe_plan.c). */
+#ifndef COMPRESS_RECIPE_PRIV_H
+#define COMPRESS_RECIPE_PRIV_H
+
+#include "compress/recipe.h"
+
+/* What every step has besides its method's options (methods.md, Common). */
+struct common {
+    struct {
+        char **include, **exclude;
+    } layers;
+    bool has_recover;
+    struct recover recover;
+};
+
+struct step {
+    const struct method *method;
+    void *options;
+    struct common common;
+    struct overrides overrides;
+};
+
+struct recipe {
+    size_t n;
+    struct step step[RECIPE_MAX_STEPS];
+};
+
+/* data_required, naming the first step that needs data where there are none. */
+int recipe_check_data(const struct recipe *r, bool has_data, struct error *err);
+
+struct scope recipe_scope(const struct step *s);
+
+#endif
