@@ -8,9 +8,10 @@ const struct quantize_scheme *const quantize_schemes[N_QUANTIZE_SCHEMES] = {
     [QUANTIZE_INT4] = &quantize_scheme_int4,
     [QUANTIZE_CODEBOOK] = &quantize_scheme_codebook,
     [QUANTIZE_PRODUCT] = &quantize_scheme_product,
+    [QUANTIZE_BF16] = &quantize_scheme_bf16,
     [QUANTIZE_FIXED] = &quantize_scheme_fixed,
     [QUANTIZE_MIXED] = &quantize_scheme_mixed,
-    [QUANTIZE_BF16] = &quantize_scheme_bf16,
+    [QUANTIZE_RESIDUAL] = &quantize_scheme_residual,
 };
 
 static const struct quantize_scheme *scheme_of(const void *options) {

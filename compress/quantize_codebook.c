@@ -1,6 +1,7 @@
 /* The scheme `codebook`: weights that share words (Han et al. 2016, "Deep compression", section 3), one book
- * a layer. By default the words are int8 and stand for w / scale of the output channel, so that the expansion
- * ends in integers and DequantizeLinear; words of floats need no scales and run on float activations.
+ * a layer, or one a channel, which the engine decodes when it loads. By default the words are int8 and stand
+ * for w / scale of the output channel, so that the expansion ends in integers and DequantizeLinear; words of
+ * floats need no scales and run on float activations.
  *
  * Zeros of a pruned layer stay exactly zero: they are not stored where that makes the file smaller (sparse),
  * else they have a word. */
@@ -36,6 +37,13 @@ static int64_t fixed_bytes(const struct quantize_options *o, int64_t rows) {
     return words * size + (size == 4 ? 0 : 4 * (o->per_channel ? rows : 1));
 }
 
+/* Of one book a channel, and their scales. */
+static int64_t books_bytes(const struct quantize_options *o, int64_t rows) {
+    bool is_float = o->codebook.entries == CODEBOOK_FLOAT;
+
+    return rows * (((int64_t)(is_float ? 4 : 1) << o->bits) + (is_float ? 0 : 4));
+}
+
 /* Gaps and codes of what is not zero against codes of all. */
 static bool sparse_is_smaller(int bits, int64_t n, int64_t n_nonzero) {
     return (double)n_nonzero * (1 + code_bytes(bits)) < (double)n * code_bytes(bits);
@@ -66,6 +74,8 @@ static struct effect effect_of(
     double codes =
         is_sparse ? (double)n * (1 + code_bytes(o->bits)) : (double)e->params * code_bytes(o->bits);
 
+    if (o->codebook.scope == CODEBOOK_CHANNEL)
+        return (struct effect){.form = "codebook", .bytes = e->params + books_bytes(o, e->rows), .macs = -1};
     return (struct effect){.form = is_sparse ? "sparse" : "codebook",
         .bytes = (int64_t)codes + fixed_bytes(o, e->rows),
         .macs = -1};
@@ -172,6 +182,125 @@ static int begin(const void *w, const struct weight_rows *rows, const struct qua
     return r;
 }
 
+/* The elements of a channel. */
+static void list_row(const struct weight_rows *rows, int64_t row, uint32_t *ret) {
+    for (int64_t o = 0; o < rows->outer; o++)
+        for (int64_t i = 0; i < rows->inner; i++)
+            *ret++ = (uint32_t)((o * rows->rows + row) * rows->inner + i);
+}
+
+/* What the channels' fits come to: the tensors of a form `books`. */
+struct books {
+    const struct weight_rows *rows;
+    int n_words;
+    float *scale;             /* [rows] */
+    struct tensor book, code; /* [rows][words] and [rows][cols], or the other way round */
+};
+
+static void books_done(struct books *b) {
+    free(b->scale);
+    free(b->book.data);
+    free(b->code.data);
+}
+
+static int books_init(
+    struct books *b, const struct weight_rows *rows, int n_words, bool is_float, struct error *err) {
+    int first = rows->axis == 0 ? 0 : 1;
+    int64_t cols = rows->outer * rows->inner;
+
+    *b = (struct books){.rows = rows, .n_words = n_words};
+    b->book = (struct tensor){.dtype = is_float ? DT_F32 : DT_S8, .shape = {.rank = 2}};
+    b->book.shape.dim[first] = rows->rows;
+    b->book.shape.dim[!first] = n_words;
+    b->code = (struct tensor){.dtype = DT_U8, .shape = {.rank = 2}};
+    b->code.shape.dim[first] = rows->rows;
+    b->code.shape.dim[!first] = cols;
+    b->scale = calloc((size_t)rows->rows + 1, sizeof(*b->scale));
+    b->book.data = calloc((size_t)(rows->rows * n_words) + 1, is_float ? sizeof(float) : 1);
+    b->code.data = malloc((size_t)(rows->rows * cols) + 1);
+    return b->scale && b->book.data && b->code.data ? 0 : error_oom(err);
+}
+
+static void books_put(struct books *b, int64_t row, const uint32_t *at, const struct codebook_fit *f) {
+    int64_t cols = b->rows->outer * b->rows->inner;
+
+    for (int k = 0; k < b->n_words; k++) {
+        int64_t place = b->rows->axis == 0 ? row * b->n_words + k : k * b->rows->rows + row;
+
+        if (b->book.dtype == DT_F32)
+            ((float *)b->book.data)[place] = f->words[k];
+        else
+            ((int8_t *)b->book.data)[place] = (int8_t)f->words[k];
+    }
+    for (int64_t i = 0; i < cols; i++)
+        ((uint8_t *)b->code.data)[at[i]] = f->code[i];
+    b->scale[row] = f->scale ? f->scale[0] : 1;
+}
+
+static int fit_channels(
+    const void *w, struct books *b, const struct codebook_fit_options *o, struct error *err) {
+    const struct weight_rows one = {.shape = b->rows->shape, .rows = 1, .outer = 1, .inner = 1};
+    int64_t cols = b->rows->outer * b->rows->inner;
+    _cleanup_(freep) uint32_t *at = malloc((size_t)cols * sizeof(*at) + 1);
+    struct codebook_fit_options own = *o;
+    int r = at ? 0 : error_oom(err);
+
+    own.per_channel = false;
+    for (int64_t row = 0; r == 0 && row < b->rows->rows; row++) {
+        _cleanup_(codebook_fit_done) struct codebook_fit f = {0};
+
+        list_row(b->rows, row, at);
+        own.min_scale = o->min_scale ? o->min_scale + row : NULL;
+        r = codebook_fit(w, &one, at, cols, &own, &f, err);
+        if (r == 0)
+            books_put(b, row, at, &f);
+    }
+    return r;
+}
+
+/* Returns the value id of the weights, or a negative errno. */
+static int emit_channels(struct graph *g, const char *id, const void *w, const struct weight_rows *rows,
+    const struct codebook_fit_options *o, struct books *b, struct error *err) {
+    struct tensor scale = {.dtype = DT_F32, .shape = {.rank = 1, .dim = {rows->rows}}};
+    struct weight form = {.structure = weight_structure_find("dense"),
+        .code = weight_code_find("books"),
+        .scales = weight_scales_find(o->is_float ? "layer" : "channel"),
+        .shape = rows->shape,
+        .axis = o->is_float ? 0 : rows->axis,
+        .rows = rows->rows,
+        .cols = rows->outer * rows->inner,
+        .transposed = rows->axis != 0,
+        .codes = &b->code,
+        .book = &b->book,
+        .books = rows->axis == 0 ? WEIGHT_BOOKS_FIRST : WEIGHT_BOOKS_LAST,
+        .scale = o->is_float ? NULL : &scale};
+    int r = books_init(b, rows, o->n_words, o->is_float, err);
+
+    if (r == 0)
+        r = fit_channels(w, b, o, err);
+    if (r < 0)
+        return r;
+    scale.data = b->scale;
+    return weight_emit(g, g->n_nodes, id, &form);
+}
+
+static int write_channels(struct graph *g, const struct layer_entry *e, const void *w,
+    const struct weight_rows *rows, struct codebook_fit_options *o, float **ret_scale, int64_t *ret_n,
+    struct error *err) {
+    _cleanup_(books_done) struct books b = {0};
+    int64_t n = rows->outer * rows->rows * rows->inner;
+    int value;
+
+    o->keeps_zero = (double)count_nonzero(w, n) <= (1 - PRUNED_SHARE) * (double)n;
+    value = emit_channels(g, e->id, w, rows, o, &b, err);
+    if (value < 0)
+        return error_set(err, value, "its weights could not be written");
+    g->nodes[e->node].in[1] = value;
+    *ret_scale = TAKE(b.scale);
+    *ret_n = rows->rows;
+    return 0;
+}
+
 static int write_book(const struct weight_coder *c, struct graph *g, const struct layer_entry *e,
     const struct weight_rows *rows, const float *min_scale, float **ret_scale, int64_t *ret_n,
     struct error *err) {
@@ -185,8 +314,11 @@ static int write_book(const struct weight_coder *c, struct graph *g, const struc
         .init = (enum codebook_start)o->codebook.init,
         .seed = c->seed,
         .min_scale = min_scale};
-    int r = begin(w, rows, o, &to, &fit.keeps_zero, err), value;
+    int r, value;
 
+    if (o->codebook.scope == CODEBOOK_CHANNEL)
+        return write_channels(g, e, w, rows, &fit, ret_scale, ret_n, err);
+    r = begin(w, rows, o, &to, &fit.keeps_zero, err);
     if (r == 0)
         r = codebook_fit(w, rows, to.at, weight_count_stored(&to.w), &fit, &f, err);
     if (r == 0)

@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "compress/recipe.h"
 #include "compress/session.h"
+#include "engine/pass.h"
 #include "engine/weight.h"
 #include "tests/unit/cmocka_all.h"
 #include "tests/unit/net_text.h"
@@ -221,6 +222,87 @@ static void test_a_product_says_what_counts_better(void **state) {
     assert_true(error[1] < error[0] * 0.5);
 }
 
+#define BOOK "[{\"method\":\"quantize\",\"scheme\":\"codebook\",\"bits\":3"
+
+static void test_a_book_a_channel_is_nearer_than_one_a_layer(void **state) {
+    static const char *const steps[2][2] = {
+        {BOOK "}]", BOOK ",\"codebook\":{\"scope\":\"channel\"}}]"},
+        {BOOK ",\"codebook\":{\"entries\":\"float\"}}]",
+            BOOK ",\"codebook\":{\"scope\":\"channel\",\"entries\":\"float\"}}]"},
+    };
+
+    (void)state;
+    for (int k = 0; k < 2; k++)
+        for (int layer = 0; layer < 4; layer++) { /* the third has its channels last */
+            _cleanup_(result_done) struct result one = run(net(), steps[k][0], &samples, 1);
+            _cleanup_(result_done) struct result many = run(net(), steps[k][1], &samples, 1);
+
+            assert_string_equal(weight_of(many.graph, layer)->code->name, "books");
+            assert_string_equal(weight_form_name(weight_of(many.graph, layer)), "codebook");
+            assert_true(distance(many.graph, layer) < distance(one.graph, layer));
+        }
+}
+
+#define WORDS ",\"product\":{\"dim\":4,\"words\":32},\"layers\":{\"include\":[\"y2\",\"y6\"]}}]"
+
+static void test_stages_add_up(void **state) {
+    static const char product[] = "[{\"method\":\"quantize\",\"scheme\":\"product\"" WORDS;
+
+    (void)state;
+    for (int layer = 1; layer < 3; layer++) {
+        _cleanup_(result_done) struct result one = run(net(), product, &samples, 1);
+        double before = distance(one.graph, layer);
+
+        for (int bits = 3; bits <= 6; bits += 3) {
+            char steps[240];
+            _cleanup_(result_done) struct result r = {0};
+            int stages = 0;
+
+            snprintf(steps, sizeof(steps),
+                "[{\"method\":\"quantize\",\"scheme\":\"residual\",\"bits\":%d" WORDS, bits);
+            r = run(net(), steps, &samples, 1);
+            for (const struct weight *w = weight_of(r.graph, layer); w; w = w->more)
+                stages++;
+            assert_int_equal(stages, bits == 3 ? 2 : 5); /* of 1.25 bits a weight each */
+            assert_string_equal(weight_form_name(weight_of(r.graph, layer)), "residual");
+            assert_int_equal(weight_check(weight_of(r.graph, layer), NULL), 0);
+            assert_true(distance(r.graph, layer) < 0.75 * before);
+            before = distance(r.graph, layer);
+        }
+    }
+}
+
+/* The engine's answers are those of the weights that the form means. */
+static void test_the_engine_runs_what_the_forms_mean(void **state) {
+    static const char *const steps[] = {
+        BOOK ",\"codebook\":{\"scope\":\"channel\"}}]",
+        "[{\"method\":\"quantize\",\"scheme\":\"residual\",\"bits\":4" WORDS,
+    };
+    static const struct shape input = {.rank = 4, .dim = {1, 3, 12, 12}};
+
+    (void)state;
+    for (size_t k = 0; k < 2; k++) {
+        _cleanup_(result_done) struct result r = run(net(), steps[k], NULL, 1);
+        struct graph *plain = NULL, *copy = NULL;
+        _cleanup_(session_done) struct session a = {0}, b = {0};
+        _cleanup_(freep) float *x = alloc_aligned(ITEM * sizeof(*x) + 64);
+        struct tensor in = {.dtype = DT_F32, .shape = input, .data = x};
+
+        net_text_fill(x, ITEM, 77);
+        assert_int_equal(graph_clone(r.graph, &plain, NULL), 0);
+        assert_int_equal(graph_clone(r.graph, &copy, NULL), 0);
+        assert_int_equal(pass_expand(plain, NULL), 0);
+        assert_int_equal(session_open_graph(plain, &a, NULL), 0);
+        assert_int_equal(session_open_graph(copy, &b, NULL), 0);
+        assert_int_equal(session_plan(&a, &input, 1, NULL), 0);
+        assert_int_equal(session_plan(&b, &input, 1, NULL), 0);
+        session_run(&a, &in);
+        session_run(&b, &in);
+        for (int i = 0; i < 10; i++)
+            assert_true(fabsf(((float *)a.out[0].data)[i] - ((float *)b.out[0].data)[i]) < 1e-4f);
+    }
+}
+
 static void test_the_same_seed_gives_the_same_file(void **state) {
     static const char *const steps[] = {
         "[{\"method\":\"quantize\",\"scheme\":\"codebook\",\"codebook\":{\"init\":\"kmeans++\"}}]",
@@ -245,6 +327,9 @@ int main(void) {
         cmocka_unit_test(test_zeros_of_a_pruned_layer_stay),
         cmocka_unit_test(test_a_product_has_words_of_several_weights),
         cmocka_unit_test(test_a_product_says_what_counts_better),
+        cmocka_unit_test(test_a_book_a_channel_is_nearer_than_one_a_layer),
+        cmocka_unit_test(test_stages_add_up),
+        cmocka_unit_test(test_the_engine_runs_what_the_forms_mean),
         cmocka_unit_test(test_the_same_seed_gives_the_same_file),
     };
 
