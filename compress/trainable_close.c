@@ -85,7 +85,6 @@ static int close_layer(
     struct graph *g, const struct trainable_layer *l, const struct graph *trained, struct error *err) {
     int node = graph_find_node(g, l->id), from = graph_find_node(trained, l->id);
     struct recode_options o = {.scale = l->learned};
-    const float one = 1;
     _cleanup_(freep) float *entries = NULL, *magnitudes = NULL, *scale = NULL;
     int64_t n = 0, n_scale = 0;
     const float *w = from >= 0 ? constant(trained, trained->nodes[from].in[1], &n) : NULL;
@@ -98,7 +97,7 @@ static int close_layer(
         if (!entries)
             return error_oom(err);
         find_entries(l, w, entries);
-        o.scale = l->scale ? l->scale : &one; /* entries of a layer with one scale have it in them */
+        o.scale = l->scale;
     } else if (l->form->code->is_looked_up && l->form->scale) {
         o.scale = magnitudes = malloc((size_t)l->form->rows * sizeof(*magnitudes) + 1);
         if (!magnitudes)
