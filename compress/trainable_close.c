@@ -25,12 +25,12 @@ static void find_entries(const struct trainable_layer *l, const float *w, float 
     for (int i = form->axis + 1; i < form->shape.rank; i++)
         inner *= form->shape.dim[i];
     for (int k = 0; k < l->param.book.n_entries; k++)
-        entries[k] = l->entries[k] / of_layer;
+        entries[k] = l->entries[k] * l->unit / of_layer;
     for (int64_t i = 0; i < l->n; i++) {
         float scale = l->scale ? l->scale[i / inner % form->rows] : of_layer;
 
         if (!l->keep || l->keep[i])
-            entries[l->index[i]] = w[i] / scale;
+            entries[l->index[i]] = w[i] / scale * l->unit;
     }
 }
 
@@ -97,7 +97,6 @@ static int close_layer(
         if (!entries)
             return error_oom(err);
         find_entries(l, w, entries);
-        o.scale = l->scale;
     } else if (l->form->code->is_looked_up && l->form->scale) {
         o.scale = magnitudes = malloc((size_t)l->form->rows * sizeof(*magnitudes) + 1);
         if (!magnitudes)

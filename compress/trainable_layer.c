@@ -123,6 +123,7 @@ static int add_book(struct trainable_layer *l, const struct weight *form, struct
         r = copy_scale(l, form, err);
     if (r < 0)
         return r;
+    l->unit = unit;
     for (int64_t i = 0; l->scale && i < form->rows; i++)
         l->scale[i] *= unit;
     for (int64_t k = 0; k < n; k++) {

@@ -18,6 +18,7 @@ struct trainable_layer {
     } chain[TRAINABLE_MAX_CHAIN]; /* in order */
     uint8_t *keep, *index;
     float *entries, *scale; /* [words]; [rows] or [1] */
+    float unit;             /* entries of int8 are learned as shares of it */
     float *learned;         /* the scale as trained; NULL: not learned */
     union {
         struct transform_fake_quantize fake;
