@@ -256,12 +256,56 @@ static struct channel_goal goal_of(const struct loop *l, int round, int rounds) 
     return (struct channel_goal){.sparsity = 1 - pow(1 - l->o->sparsity, part)};
 }
 
-/* Judges, and takes channels out of work->graph. *ret: how many. */
+/* What layers keep of their channels, for calibration. */
+struct kept {
+    struct recover_kept *of; /* [n] */
+    int **channel;           /* [n] */
+    size_t n;
+};
+
+static void kept_done(struct kept *k) {
+    for (size_t i = 0; i < k->n; i++)
+        free(k->channel[i]);
+    free(k->channel);
+    free(k->of);
+}
+
+static int kept_find(const struct channel_net *net, struct kept *ret, struct error *err) {
+    const struct coupling *c = &net->c;
+
+    ret->of = calloc(c->n_sites + 1, sizeof(*ret->of));
+    ret->channel = calloc(c->n_sites + 1, sizeof(*ret->channel));
+    if (!ret->of || !ret->channel)
+        return error_oom(err);
+    for (size_t s = 0; s < c->n_sites; s++) {
+        const struct coupling_site *site = &c->site[s];
+        struct recover_kept *k = &ret->of[ret->n];
+        int *channel;
+
+        if (site->role != COUPLING_ROW || prune_count_kept(site->channel, site->n, net->goes) == site->n)
+            continue;
+        channel = malloc((size_t)site->n * sizeof(*channel));
+        if (!channel)
+            return error_oom(err);
+        k->id = net->g->nodes[site->node].id;
+        k->channel = ret->channel[ret->n++] = channel;
+        for (int64_t i = 0; i < site->n; i++)
+            if (!net->goes[site->channel[i]])
+                channel[k->n++] = (int)i;
+    }
+    return 0;
+}
+
+/* Judges, and takes channels out of work->graph; means and deviations of those that stay come back where that
+ * is wanted. *ret: how many go. */
 static int remove_part(struct loop *l, const struct channel_goal *goal, int *ret, struct error *err) {
     _cleanup_(channel_constants_done) struct channel_constants constants = {0};
     _cleanup_(channel_net_done) struct channel_net net = {0};
     _cleanup_(layers_done) struct layers layers = {0};
+    _cleanup_(graph_freep) struct graph *before = NULL;
+    _cleanup_(kept_done) struct kept kept = {0};
     struct work *work = l->work;
+    const struct recover *recover = work->recover;
     int r = finetune_prepare(work->graph, err);
 
     if (r == 0)
@@ -271,9 +315,17 @@ static int remove_part(struct loop *l, const struct channel_goal *goal, int *ret
     if (r == 0)
         r = channel_constants_find(&net, work, &constants, err);
     if (r == 0)
+        r = kept_find(&net, &kept, err);
+    if (r == 0)
+        r = graph_clone(work->graph, &before, err);
+    if (r == 0)
         r = prune_remove(work->graph, &net.c, net.goes, err);
     if (r == 0)
         r = channel_constants_put(work->graph, &constants, err);
+    if (r == 0 && recover && recover->calibrate.is_wanted) {
+        work->has_calibrated = true;
+        r = recover_calibrate_kept(work, before, &recover->calibrate, kept.of, kept.n, err);
+    }
     *ret = r == 0 ? count_gone(&net) : 0;
     return r;
 }
@@ -365,7 +417,6 @@ static int train(struct loop *l, int round, struct error *err) {
 static int run_round(struct loop *l, struct round *d, struct error *err) {
     static const struct progress none = {.threads = 1};
     const struct progress *whole = l->work->progress;
-    const struct recover_calibrate *calibrate = &l->work->recover->calibrate;
     int rounds = l->o->schedule.rounds;
     struct part part = {whole ? whole : &none, (double)(d->n - 1) / rounds, 1.0 / rounds};
     struct progress p = part_of(&part);
@@ -374,8 +425,6 @@ static int run_round(struct loop *l, struct round *d, struct error *err) {
 
     l->work->progress = &p;
     r = remove_part(l, &goal, &d->gone, err);
-    if (r == 0 && calibrate->is_wanted)
-        r = recover_calibrate(l->work, l->work->parent, calibrate, err);
     if (r == 0)
         r = held_out_accuracy(l->work, l->work->graph, &d->before, err);
     if (r == 0)
@@ -432,7 +481,7 @@ static int run_rounds(struct loop *l, struct error *err) {
     int r = held_out_accuracy(l->work, l->work->graph, &d.first, err);
 
     json_object_set_new(l->report, "rounds", rounds);
-    l->work->has_trained = l->work->has_calibrated = true;
+    l->work->has_trained = true;
     for (d.n = 1; r == 0 && d.n <= l->o->schedule.rounds; d.n++) {
         _cleanup_(graph_freep) struct graph *before = NULL;
 

@@ -35,14 +35,25 @@ bool recover_trains(const struct recover *r);
 int recover_run(struct work *work, const struct graph *before, const struct recover *o, json_t *report,
     struct error *err);
 
+/* The channels of the parent's that a layer still has, in order. */
+struct recover_kept {
+    const char *id;
+    int64_t n;
+    const int *channel; /* [n] */
+};
+
 /* `parent` folded (fold.h), its value `parent_value` what the layer's output should be. A layer that is not
  * dense float, of one group and at most LEAST_SQUARES_MAX inputs, or has not one row a sample, stays as it
- * is. */
+ * is. `kept` NULL: it has all channels of the value. */
 int recover_squares(struct work *work, const struct graph *parent, int node, int parent_value,
-    const struct samples *samples, struct error *err);
+    const struct recover_kept *kept, const struct samples *samples, struct error *err);
 
 /* `parent` is the job's `from`, in any form; layers are matched by id. */
 int recover_calibrate(
     struct work *work, const struct graph *parent, const struct recover_calibrate *o, struct error *err);
+
+/* The same after channels were removed: kept[n_kept], layers that are not in it have all of theirs. */
+int recover_calibrate_kept(struct work *work, const struct graph *parent, const struct recover_calibrate *o,
+    const struct recover_kept *kept, size_t n_kept, struct error *err);
 
 #endif

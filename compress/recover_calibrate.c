@@ -18,6 +18,7 @@
 struct pair {
     int node; /* in the working graph */
     int parent_value;
+    const struct recover_kept *kept; /* NULL: all channels */
     struct channel_stats want;
 };
 
@@ -46,8 +47,15 @@ static int find_in_parent(const struct graph *parent, const char *id) {
     return graph_find_node(parent, base);
 }
 
-static int pairs_find(
-    const struct graph *g, const struct graph *parent, struct pairs *ret, struct error *err) {
+static const struct recover_kept *find_kept(const struct recover_kept *kept, size_t n, const char *id) {
+    for (size_t i = 0; i < n; i++)
+        if (!strcmp(kept[i].id, id))
+            return &kept[i];
+    return NULL;
+}
+
+static int pairs_find(const struct graph *g, const struct graph *parent, const struct recover_kept *kept,
+    size_t n_kept, struct pairs *ret, struct error *err) {
     ret->pair = calloc(g->n_nodes + 1, sizeof(*ret->pair));
     if (!ret->pair)
         return error_oom(err);
@@ -58,7 +66,9 @@ static int pairs_find(
             continue;
         node = find_in_parent(parent, g->nodes[i].id);
         if (node >= 0)
-            ret->pair[ret->n++] = (struct pair){.node = (int)i, .parent_value = parent->nodes[node].out[0]};
+            ret->pair[ret->n++] = (struct pair){.node = (int)i,
+                .parent_value = parent->nodes[node].out[0],
+                .kept = find_kept(kept, n_kept, g->nodes[i].id)};
     }
     return 0;
 }
@@ -95,8 +105,13 @@ static void on_value(void *ctx, size_t k, const struct tensor *x) {
     channel_stats_add(&s->have, x, s->err);
 }
 
-static double deviation_ratio(const struct channel_stats *want, const struct channel_stats *have, int64_t c) {
-    double h = channel_deviation(have, c), w = channel_deviation(want, c);
+/* Where the layer's channel c stands in the parent. */
+static int64_t place_of(const struct pair *p, int64_t c) {
+    return p->kept ? (int64_t)p->kept->channel[c] : c;
+}
+
+static double deviation_ratio(const struct pair *p, const struct channel_stats *have, int64_t c) {
+    double h = channel_deviation(have, c), w = channel_deviation(&p->want, place_of(p, c));
 
     if (h < 1e-12 || w < 1e-12)
         return 1;
@@ -112,11 +127,12 @@ static int correct(struct graph *g, const struct pair *p, const struct channel_s
     if (!mul || !add)
         return error_oom(err);
     for (size_t c = 0; c < n; c++) {
-        double m = scales ? deviation_ratio(&p->want, have, (int64_t)c) : 1;
+        double m = scales ? deviation_ratio(p, have, (int64_t)c) : 1;
 
         mul[c] = (float)m;
         if (o->bias)
-            add[c] = (float)(channel_mean(&p->want, (int64_t)c) - m * channel_mean(have, (int64_t)c));
+            add[c] =
+                (float)(channel_mean(&p->want, place_of(p, (int64_t)c)) - m * channel_mean(have, (int64_t)c));
         else /* keep the mean where it is */
             add[c] = (float)((1 - m) * channel_mean(have, (int64_t)c));
     }
@@ -131,7 +147,7 @@ static int correct_layer(struct work *work, const struct samples *s, const struc
     r = probe_run(work->graph, &value, 1, s, NULL, on_value, &single, err);
     if (r == 0 && err && err->err)
         r = err->err;
-    if (r == 0 && single.have.n == p->want.n && single.have.n > 0)
+    if (r == 0 && single.have.n == (p->kept ? p->kept->n : p->want.n) && single.have.n > 0)
         r = correct(work->graph, p, &single.have, o, err);
     channel_stats_done(&single.have);
     return r;
@@ -146,6 +162,11 @@ static bool has_norms(const struct graph *g) {
 
 int recover_calibrate(
     struct work *work, const struct graph *parent, const struct recover_calibrate *o, struct error *err) {
+    return recover_calibrate_kept(work, parent, o, NULL, 0, err);
+}
+
+int recover_calibrate_kept(struct work *work, const struct graph *parent, const struct recover_calibrate *o,
+    const struct recover_kept *kept, size_t n_kept, struct error *err) {
     _cleanup_(graph_freep) struct graph *folded = NULL;
     _cleanup_(pairs_done) struct pairs pairs = {0};
     struct samples s;
@@ -161,13 +182,14 @@ int recover_calibrate(
     if (r == 0)
         r = has_norms(work->graph) ? fold_but_norms(folded, err) : fold_graph(folded, err);
     if (r == 0)
-        r = pairs_find(work->graph, folded, &pairs, err);
+        r = pairs_find(work->graph, folded, kept, n_kept, &pairs, err);
     if (r == 0)
         r = observe_parent(folded, &pairs, &s, err);
     for (size_t i = 0; r == 0 && i < pairs.n; i++) {
         r = progress_at(work->progress, (double)i / (double)pairs.n, "recovering means", err);
         if (r == 0 && o->least_squares)
-            r = recover_squares(work, folded, pairs.pair[i].node, pairs.pair[i].parent_value, &s, err);
+            r = recover_squares(
+                work, folded, pairs.pair[i].node, pairs.pair[i].parent_value, pairs.pair[i].kept, &s, err);
         if (r == 0)
             r = correct_layer(work, &s, &pairs.pair[i], o, err);
     }

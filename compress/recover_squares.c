@@ -32,11 +32,12 @@ struct squares {
     int64_t channels, inputs; /* W[channels][inputs] */
     bool is_turned;           /* stored as [inputs][channels] */
     bool has_bias;
-    int64_t k;                      /* inputs and the 1 of the bias */
-    int64_t per_sample, n_rows, at; /* rows of a sample, in all, filled so far */
-    float *x, *now, *want;          /* [n_rows][k], [n_rows][channels] */
-    const struct tensor *input;     /* of the batch */
-    bool is_odd;                    /* outputs are not one a sample: nothing is taken */
+    int64_t k;                       /* inputs and the 1 of the bias */
+    int64_t per_sample, n_rows, at;  /* rows of a sample, in all, filled so far */
+    float *x, *now, *want;           /* [n_rows][k], [n_rows][channels] */
+    const struct recover_kept *kept; /* which of the parent's channels these are; NULL: all */
+    const struct tensor *input;      /* of the batch */
+    bool is_odd;                     /* outputs are not one a sample: nothing is taken */
     struct error *err;
 };
 
@@ -91,22 +92,24 @@ static int64_t pixels_of(const struct tensor *y, int64_t channels) {
     return n / (y->shape.dim[0] * channels);
 }
 
-/* Outputs of all channels at the rows' pixels. */
-static void take_outputs(const struct squares *s, const struct tensor *y, float *to) {
-    int64_t pixels = pixels_of(y, s->channels);
+/* Outputs of the layer's channels at the rows' pixels; `kept`: where they stand in y, NULL: at their own
+ * place. */
+static void take_outputs(const struct squares *s, const struct tensor *y, const int *kept, float *to) {
+    int64_t channels = y->shape.dim[1], pixels = pixels_of(y, channels);
     const float *data = y->data;
 
     for (int64_t i = 0; i < y->shape.dim[0] * s->per_sample; i++) {
         int64_t row = s->at + i, pixel = patch_pixel(row, pixels), sample = i / s->per_sample;
 
         for (int64_t c = 0; c < s->channels; c++)
-            to[row * s->channels + c] = data[(sample * s->channels + c) * pixels + pixel];
+            to[row * s->channels + c] =
+                data[(sample * channels + (kept ? (int64_t)kept[c] : c)) * pixels + pixel];
     }
 }
 
 /* A network may fold pixels into the batch: then its rows are not the samples that room was made for. */
-static bool is_odd(struct squares *s, const struct tensor *y) {
-    s->is_odd |= y->shape.rank < 2 || y->shape.dim[1] != s->channels ||
+static bool is_odd(struct squares *s, const struct tensor *y, const struct recover_kept *kept) {
+    s->is_odd |= y->shape.rank < 2 || (kept ? kept->n : y->shape.dim[1]) != s->channels ||
                  y->shape.dim[0] * s->per_sample > s->n_rows - s->at;
     return s->is_odd;
 }
@@ -115,9 +118,9 @@ static void on_parent(void *ctx, size_t k, const struct tensor *y) {
     struct squares *s = ctx;
 
     (void)k;
-    if (is_odd(s, y))
+    if (is_odd(s, y, s->kept))
         return;
-    take_outputs(s, y, s->want);
+    take_outputs(s, y, s->kept ? s->kept->channel : NULL, s->want);
     s->at += y->shape.dim[0] * s->per_sample;
 }
 
@@ -156,9 +159,9 @@ static void on_layer(void *ctx, size_t k, const struct tensor *t) {
         return;
     }
     s->is_odd |= s->input->shape.dim[0] != t->shape.dim[0];
-    if (is_odd(s, t))
+    if (is_odd(s, t, NULL))
         return;
-    take_outputs(s, t, s->now);
+    take_outputs(s, t, NULL, s->now);
     take_inputs(s, t);
     s->at += t->shape.dim[0] * s->per_sample;
 }
@@ -297,11 +300,11 @@ static int solve(struct graph *g, struct node *n, const struct squares *s, struc
 }
 
 int recover_squares(struct work *work, const struct graph *parent, int node, int parent_value,
-    const struct samples *samples, struct error *err) {
+    const struct recover_kept *kept, const struct samples *samples, struct error *err) {
     struct graph *g = work->graph;
     struct samples some = *samples;
     struct error seen = {0};
-    _cleanup_(squares_done) struct squares s = {.g = g, .node = &g->nodes[node], .err = &seen};
+    _cleanup_(squares_done) struct squares s = {.g = g, .node = &g->nodes[node], .kept = kept, .err = &seen};
     int values[2] = {g->nodes[node].in[0], g->nodes[node].out[0]}, r;
 
     if (some.n < 1 || !can_solve(&s))

@@ -169,7 +169,7 @@ static void test_rows_that_are_no_samples_are_left_alone(void **state) {
     for (int64_t i = 0; i < n; i++)
         w[i] *= 0.5f;
     first = w[0];
-    if (recover_squares(&work, parent, 2, parent->nodes[2].out[0], &s, &err) < 0)
+    if (recover_squares(&work, parent, 2, parent->nodes[2].out[0], NULL, &s, &err) < 0)
         fail_msg("%s", err.text);
     assert_float_equal(((float *)g->values[g->nodes[2].in[1]].init->data)[0], first, 0);
     graph_free(parent);
