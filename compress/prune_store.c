@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "compress/encode.h"
 #include "compress/prune_weight.h"
+#include "engine/pass.h"
 
 #define MAX_GAP 255
 
@@ -135,7 +136,7 @@ static int list_layer(const struct prune_layer *l, json_t *list, struct error *e
 
 int prune_store(struct work *work, const struct prune_set *s, json_t *list, struct error *err) {
     struct graph *g = work->graph;
-    int r = 0;
+    int r = pass_raise_opset(g, 13, err); /* CumSum, ScatterElements and Cast as the patterns have them */
 
     for (size_t i = 0; r == 0 && i < s->n; i++) {
         struct prune_layer *l = &s->layer[i];

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "compress/fold.h"
 #include "compress/presets.h"
+#include "engine/pass.h"
 
 static const struct param layer_rows[] = {
     {
@@ -191,26 +191,44 @@ struct scope recipe_scope(const struct step *s) {
         .takes_encoded = s->method->takes_encoded};
 }
 
-static int check_scope(struct graph *g, const struct scope *scope, struct error *err) {
+/* What the dry run refuses is refused here, too: offline, and where an earlier step left something else. */
+static int check_step(const struct step *s, const struct graph *before, struct error *err) {
     _cleanup_(layers_done) struct layers layers = {0};
-    int r = layers_list(g, scope, &layers, err);
+    _cleanup_(graph_freep) struct graph *g = NULL;
+    _cleanup_(freep) struct effect *effects = NULL;
+    struct scope scope = recipe_scope(s);
+    int r = graph_clone(before, &g, err);
 
-    return r < 0 ? r : layers_check_scope(&layers, scope, err);
+    if (r == 0)
+        r = pass_remove_identities(g, err);
+    if (r == 0)
+        r = pass_fold_constants(g, err);
+    if (r == 0)
+        r = layers_list(g, &scope, &layers, err);
+    if (r == 0)
+        r = layers_check_scope(&layers, &scope, err);
+    if (r < 0)
+        return r;
+    effects = calloc(layers.n + 1, sizeof(*effects));
+    if (!effects)
+        return error_oom(err);
+    r = s->method->plan(g, s->options, &layers, effects, err);
+    return r < 0 ? r : recipe_check_layers(s, &layers, err);
 }
 
 static int run_step(const struct step *s, struct work *work, json_t *report, struct error *err) {
     _cleanup_(graph_freep) struct graph *before = NULL;
     struct scope scope = recipe_scope(s);
-    int r = check_scope(work->graph, &scope, err);
+    int r = s->method->takes_sparse ? layers_spread(work->graph, err) : 0;
 
-    if (r == 0 && s->method->takes_sparse)
-        r = layers_spread(work->graph, err);
     work->recover = &s->common.recover;
     work->has_calibrated = work->has_trained = false;
-    if (r == 0 && s->method->folds)
-        r = fold_graph(work->graph, err);
+    if (r == 0)
+        r = recipe_fold(s, work->graph, err);
     if (r == 0)
         r = graph_clone(work->graph, &before, err);
+    if (r == 0)
+        r = check_step(s, before, err);
     if (r == 0)
         r = s->method->apply(work, s->options, &scope, report, err);
     if (r == 0)

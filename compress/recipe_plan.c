@@ -70,6 +70,27 @@ static int64_t macs_before(const json_t *steps, const struct summary *now, const
     return planned < macs ? planned : macs;
 }
 
+int recipe_check_layers(const struct step *s, const struct layers *layers, struct error *err) {
+    const char *first = NULL, *other = NULL;
+
+    for (size_t i = 0; i < layers->n; i++) {
+        const char *reason = layers->entry[i].reason;
+
+        if (layers->entry[i].is_selected)
+            return 0;
+        if (!first)
+            first = reason;
+        else if (!other && reason && strcmp(first, reason) != 0)
+            other = reason;
+    }
+    return error_code(err, -EBADMSG, "method_not_applicable", "method '%s' applies to no layer%s%s%s%s",
+        s->method->name, first ? ": " : "", first ? first : "", other ? "; " : "", other ? other : "");
+}
+
+int recipe_fold(const struct step *s, struct graph *g, struct error *err) {
+    return s->method->folds ? fold_graph(g, err) : s->method->keeps_norms ? fold_but_norms(g, err) : 0;
+}
+
 static int list_effects(const struct step *s, const json_t *steps, const struct layers *layers,
     const struct effect *effects, const struct summary *now, json_t *ret, struct error *err) {
     json_t *list = json_array(), *affected = json_array(), *skipped = json_array();
@@ -89,11 +110,7 @@ static int list_effects(const struct step *s, const json_t *steps, const struct 
     json_object_set_new(ret, "skipped", skipped);
     json_object_set_new(ret, "weight_bytes_before", json_integer(before));
     json_object_set_new(ret, "weight_bytes", json_integer(bytes));
-    if (json_array_size(affected) > 0)
-        return 0;
-    return error_code(err, -EBADMSG, "method_not_applicable", "method '%s' applies to no layer%s%s",
-        s->method->name, layers->n ? ": " : "",
-        layers->n && layers->entry[0].reason ? layers->entry[0].reason : "");
+    return recipe_check_layers(s, layers, err);
 }
 
 /* `steps`: the plans of those before it. Leaves `g` in the shape that the step would. */
@@ -103,7 +120,7 @@ static int plan_step(
     _cleanup_(summary_freep) struct summary *now = NULL;
     _cleanup_(freep) struct effect *effects = NULL;
     struct scope scope = recipe_scope(s);
-    int r = s->method->folds ? fold_graph(g, err) : s->method->keeps_norms ? fold_but_norms(g, err) : 0;
+    int r = recipe_fold(s, g, err);
 
     if (r == 0)
         r = summary_new(g, &now, err);

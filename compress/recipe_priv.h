@@ -28,6 +28,12 @@ struct recipe {
 /* data_required, naming the first step that needs data where there are none. */
 int recipe_check_data(const struct recipe *r, bool has_data, struct error *err);
 
+/* method_not_applicable with the first layer's reason where none is selected. */
+int recipe_check_layers(const struct step *s, const struct layers *layers, struct error *err);
+
+/* The graph as the step's method takes it. */
+int recipe_fold(const struct step *s, struct graph *g, struct error *err);
+
 struct scope recipe_scope(const struct step *s);
 
 #endif
