@@ -13,6 +13,7 @@
 
 /* Nodes and constants of a pattern beside its numbers, about. */
 #define PATTERN_BYTES 700
+#define PATTERN_OPSET 13
 
 int prune_write_zeros(struct graph *g, const struct prune_set *s, struct error *err) {
     for (const struct prune_layer *l = s->layer; l < s->layer + s->n; l++) {
@@ -134,9 +135,20 @@ static int list_layer(const struct prune_layer *l, json_t *list, struct error *e
     return 0;
 }
 
-int prune_store(struct work *work, const struct prune_set *s, json_t *list, struct error *err) {
+/* What the patterns are made of came with this opset. */
+static int raise_opset(struct graph *g, struct prune_set *s, struct error *err) {
+    bool is_dense = true;
+    int r;
+
+    for (size_t i = 0; i < s->n; i++)
+        is_dense = is_dense && strcmp(choose_form(&s->layer[i]).structure, "dense") == 0;
+    r = is_dense ? 0 : pass_raise_opset(g, PATTERN_OPSET, err);
+    return r < 0 ? r : prune_set_find(s, g, err);
+}
+
+int prune_store(struct work *work, struct prune_set *s, json_t *list, struct error *err) {
     struct graph *g = work->graph;
-    int r = pass_raise_opset(g, 13, err); /* CumSum, ScatterElements and Cast as the patterns have them */
+    int r = raise_opset(g, s, err);
 
     for (size_t i = 0; r == 0 && i < s->n; i++) {
         struct prune_layer *l = &s->layer[i];

@@ -102,7 +102,7 @@ int prune_write_zeros(struct graph *g, const struct prune_set *s, struct error *
 int64_t prune_bytes(const struct prune_layer *l, const char **ret_form);
 
 /* Weights into the smallest form; `list` gets an object each. */
-int prune_store(struct work *work, const struct prune_set *s, json_t *list, struct error *err);
+int prune_store(struct work *work, struct prune_set *s, json_t *list, struct error *err);
 
 /* ---- prune_train.c ---- */
 

@@ -61,6 +61,7 @@ writeNpy('$work/noise1.npy', 'float32', [1, 1, 28, 28], x.subarray(0, 784));"
         sh "$here/halves.sh" "$worker" "$work/halves" || failed=1
         sh "$here/lowrank.sh" "$worker" "$work/lowrank" || failed=1
         python3 "$here/pairs.py" "$worker" "$work/pairs" || failed=1
+        sh "$here/prune.sh" "$worker" "$work/prune" "$work/noise1.npy" || failed=1
         ;;
     lenet5_fashion)
         pictures fashion 40
