@@ -119,7 +119,8 @@ int finetune_graph(struct work *work, const struct learn_options *options, const
             return error_set(err, -ENAMETOOLONG, "the path of the checkpoint is too long");
         run.checkpoint = checkpoint;
     }
-    r = trainable_open(work->graph, &(struct trainable_options){.latents = f->latents}, &t, err);
+    r = trainable_open(work->graph,
+        &(struct trainable_options){.latents = f->latents, .learns_scales = f->learns_scales}, &t, err);
     return r < 0 ? r : train(work, t, &o, f, &run, report, err);
 }
 

@@ -17,7 +17,8 @@ struct finetune_run {
     const struct learn_distil *distil;
     const struct scope *scope;
     const struct graph *latents;
-    const struct learn_hook *hook;
+    const struct learn_hook *hook; /* not together with learns_scales */
+    bool learns_scales;            /* of integers and quantised values (trainable.h) */
     const char *name;
 };
 

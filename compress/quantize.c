@@ -1,7 +1,10 @@
 #include "compress/quantize.h"
-#include "compress/quantize_control.h"
 
 #include <errno.h>
+
+#include "base/cleanup.h"
+#include "compress/fold.h"
+#include "compress/quantize_control.h"
 
 const struct quantize_scheme *const quantize_schemes[N_QUANTIZE_SCHEMES] = {
     [QUANTIZE_INT8] = &quantize_scheme_int8,
@@ -43,11 +46,26 @@ static int plan(const struct graph *g, const void *options, struct layers *layer
     return scheme_of(options)->plan(g, options, layers, effects, err);
 }
 
+/* The scheme, then a training through the forms it wrote, from the floats before. */
+static int apply_qat(struct work *work, const struct quantize_scheme *s, const struct quantize_options *o,
+    const struct scope *scope, json_t *report, struct error *err) {
+    _cleanup_(graph_freep) struct graph *latents = NULL;
+    int r = fold_graph(work->graph, err);
+
+    if (r == 0)
+        r = graph_clone(work->graph, &latents, err);
+    if (r == 0)
+        r = s->apply(work, o, scope, report, err);
+    return r < 0 ? r : quantize_qat(work, o, latents, report, err);
+}
+
 static int apply(
     struct work *work, const void *options, const struct scope *scope, json_t *report, struct error *err) {
     const struct quantize_options *o = options;
     const struct quantize_scheme *s = scheme_of(o);
 
+    if (o->has_qat)
+        return apply_qat(work, s, o, scope, report, err);
     return o->has_accuracy_control ? quantize_controlled(work, s, o, scope, report, err)
                                    : s->apply(work, o, scope, report, err);
 }

@@ -109,6 +109,13 @@ extern const struct quantize_scheme quantize_scheme_int8, quantize_scheme_int4, 
 /* adaround, qat or accuracy_control */
 bool quantize_wants_data(const struct quantize_options *o);
 
+/* quantize_qat.c: goes on training the network that a scheme has written, through its forms: weights are
+ * latent floats, at first those of `latents`, rounded to the form in each step, values are rounded as in the
+ * file (Jacob et al. 2018, section 3), and with the estimator lsq scales learn, too (Esser et al. 2020).
+ * Fills "qat" of the report. Errors: those of finetune_graph. */
+int quantize_qat(struct work *work, const struct quantize_options *o, const struct graph *latents,
+    json_t *report, struct error *err);
+
 /* One layer's weights as integers, evenly spaced: w ≈ scale * q; q within ±127 for 8 bits, else within
  * -2^(bits-1) … 2^(bits-1) - 1. */
 struct quantized_weights {

@@ -19,6 +19,7 @@ struct trainable *trainable_free(struct trainable *t) {
     for (size_t i = 0; i < t->n_values; i++) {
         free(t->value[i].name);
         free(t->value[i].consumer);
+        free(t->value[i].scale);
     }
     free(t->layer);
     free(t->value);
@@ -194,8 +195,8 @@ static int collect(struct trainable *t, struct error *err) {
 
         t->activations[i] = (struct activation_transform){.value = graph_find_value(t->graph, v->name),
             .consumer = v->consumer,
-            .row = activation_find("clip_quantize"),
-            .param = &v->param};
+            .row = activation_find(v->learns ? "lsq" : "clip_quantize"),
+            .param = v->learns ? (const void *)&v->lsq : &v->param};
     }
     return 0;
 }
@@ -275,20 +276,28 @@ int trainable_open(
 
 /* ---- training ---- */
 
+static bool is_scale_of(const struct train_param *p, const char *name) {
+    size_t n = strlen(name);
+
+    return strncmp(p->name, name, n) == 0 && strcmp(p->name + n, "/scale") == 0;
+}
+
 /* Learned scales are parameters of the transforms, which have no place in a graph. */
 static int read_scales(void *ctx, const struct trainer *trainer, struct error *err) {
     struct trainable *t = ctx;
 
     for (size_t i = 0; i < trainer_n_params(trainer); i++) {
         const struct train_param *p = trainer_param(trainer, i);
-        const char *end = strrchr(p->name, '/');
 
-        for (size_t k = 0; p->value < 0 && end && !strcmp(end, "/scale") && k < t->n_layers; k++) {
+        for (size_t k = 0; p->value < 0 && k < t->n_values; k++)
+            if (t->value[k].learns && is_scale_of(p, t->value[k].name))
+                t->value[k].learned = p->data[0];
+        for (size_t k = 0; p->value < 0 && k < t->n_layers; k++) {
             struct trainable_layer *l = &t->layer[k];
             int node = graph_find_node(t->graph, l->id);
             const char *name = node < 0 ? "" : t->graph->values[t->graph->nodes[node].in[1]].name;
 
-            if (strncmp(p->name, name, (size_t)(end - p->name)) != 0 || name[end - p->name])
+            if (!is_scale_of(p, name))
                 continue;
             free(l->learned);
             l->learned = malloc((size_t)p->n * sizeof(*l->learned) + 1);

@@ -25,7 +25,8 @@ struct trainable_options {
     /* Where layers (by id) have float weights of the same shape, latents start from them: the graph before
      * the step that encoded it. NULL: from what the codes stand for. */
     const struct graph *latents;
-    bool learns_scales; /* those of s8 and s4 weights are learned (Esser 2020) */
+    bool learns_scales; /* those of s8 and s4 weights, and of values that share theirs with no other, are
+                           learned (Esser 2020) */
 };
 
 /* `g` stays as it is. Errors: method_not_applicable naming the layer whose form cannot be trained. */

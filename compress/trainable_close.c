@@ -122,6 +122,24 @@ static int copy_plain(struct graph *g, const struct graph *trained, struct error
     return 0;
 }
 
+/* The scales that values learned. */
+static int put_scales(struct graph *g, const struct trainable *t, struct error *err) {
+    for (size_t i = 0; i < t->n_values; i++) {
+        const struct trainable_value *v = &t->value[i];
+        int value = v->learned > 0 ? graph_find_value(g, v->scale) : -1;
+        struct tensor scale;
+        float learned = v->learned;
+
+        if (value < 0)
+            continue;
+        scale = *g->values[value].init;
+        scale.data = &learned;
+        if (graph_set_copy(g, value, &scale) < 0)
+            return error_oom(err);
+    }
+    return 0;
+}
+
 /* Forms go into the trained graph itself where values are not quantised (training may have given layers a
  * bias); else trained numbers go into the encoded graph, whose pairs on values are all there. */
 int trainable_close(struct trainable *t, const struct graph *trained, struct graph **ret, struct error *err) {
@@ -130,6 +148,8 @@ int trainable_close(struct trainable *t, const struct graph *trained, struct gra
 
     if (r == 0 && t->n_values)
         r = copy_plain(g, trained, err);
+    if (r == 0)
+        r = put_scales(g, t, err);
     if (r == 0 && !t->n_values)
         r = pass_raise_opset(g, t->encoded->opset, err);
     for (size_t i = 0; r == 0 && i < t->n_layers; i++)

@@ -32,7 +32,11 @@ struct trainable_layer {
 struct trainable_value {
     char *name;     /* of the quantised value */
     char *consumer; /* node id; NULL: all */
+    char *scale;    /* name of the initialiser */
     struct activation_clip_quantize param;
+    struct activation_lsq lsq;
+    bool learns;   /* its scale, which is its own alone */
+    float learned; /* the scale as trained; 0: not yet */
 };
 
 struct trainable {

@@ -33,24 +33,30 @@ static bool read_pair(const struct graph *g, const struct node *q, struct activa
     return true;
 }
 
-static int note(struct trainable *t, const char *value, const char *consumer,
-    const struct activation_clip_quantize *p, struct error *err) {
-    struct trainable_value *more = realloc(t->value, (t->n_values + 1) * sizeof(*more));
+/* A pair on a value. */
+struct pair {
+    struct activation_clip_quantize param;
+    const char *scale; /* name of its initialiser */
+};
+
+static int note(
+    struct trainable *t, const char *value, const char *consumer, const struct pair *p, struct error *err) {
+    struct trainable_value *more = realloc(t->value, (t->n_values + 1) * sizeof(*more)), *v;
 
     if (!more)
         return error_oom(err);
     t->value = more;
-    t->value[t->n_values] = (struct trainable_value){
-        .name = strdup(value), .consumer = consumer ? strdup(consumer) : NULL, .param = *p};
-    t->n_values++;
-    return t->value[t->n_values - 1].name && (!consumer || t->value[t->n_values - 1].consumer)
-               ? 0
-               : error_oom(err);
+    v = &t->value[t->n_values++];
+    *v = (struct trainable_value){.name = strdup(value),
+        .consumer = consumer ? strdup(consumer) : NULL,
+        .scale = strdup(p->scale),
+        .param = p->param};
+    return v->name && v->scale && (!consumer || v->consumer) ? 0 : error_oom(err);
 }
 
 /* The readers of value `v` read `x` from now on; with `alone`, they are all that do. */
-static int take_readers(struct trainable *t, int v, int x, bool alone,
-    const struct activation_clip_quantize *p, struct error *err) {
+static int take_readers(
+    struct trainable *t, int v, int x, bool alone, const struct pair *p, struct error *err) {
     struct graph *g = t->graph;
     int reader[MAX_READERS], r = 0;
     size_t n = graph_consumers(g, v, reader, MAX_READERS);
@@ -67,7 +73,7 @@ static int take_readers(struct trainable *t, int v, int x, bool alone,
 static int take_pair(struct trainable *t, int node, struct error *err) {
     struct graph *g = t->graph;
     const struct node *q = &g->nodes[node];
-    struct activation_clip_quantize p;
+    struct pair p;
     int pair[MAX_READERS], x = q->in[0], other[2], r = 0;
     size_t n = graph_consumers(g, q->out[0], pair, MAX_READERS);
     bool alone = graph_consumers(g, x, other, 2) == 1 && !g->values[x].is_output;
@@ -75,9 +81,10 @@ static int take_pair(struct trainable *t, int node, struct error *err) {
     for (size_t i = 0; i < n && i < MAX_READERS; i++)
         if (!is_op(&g->nodes[pair[i]], "DequantizeLinear") || g->values[g->nodes[pair[i]].out[0]].is_output)
             n = MAX_READERS + 1;
-    if (n > MAX_READERS || !read_pair(g, q, &p))
+    if (n > MAX_READERS || !read_pair(g, q, &p.param))
         return error_code(err, -EBADMSG, "method_not_applicable",
             "node '%s': a quantised value like this one cannot be trained through", q->id);
+    p.scale = g->values[q->in[1]].name;
     if (alone)
         r = note(t, g->values[x].name, NULL, &p, err);
     for (size_t i = 0; r == 0 && i < n; i++)
@@ -114,6 +121,22 @@ static int take_bias(struct graph *g, int node, struct error *err) {
     return 0;
 }
 
+/* A scale is learned where it is one value's alone, for all of its readers, and with codes around zero that
+ * the transform knows (Esser 2020). */
+static void choose_learned(struct trainable *t) {
+    for (size_t i = 0; i < t->n_values; i++) {
+        struct trainable_value *v = &t->value[i];
+        int n = 0;
+
+        for (size_t k = 0; k < t->n_values; k++)
+            n += strcmp(t->value[k].scale, v->scale) == 0;
+        v->lsq = (struct activation_lsq){.scale = v->param.scale,
+            .low = v->param.low - v->param.zero,
+            .high = v->param.high - v->param.zero};
+        v->learns = t->learns_scales && n == 1 && !v->consumer && v->lsq.low >= -128 && v->lsq.high >= 1;
+    }
+}
+
 int trainable_values_take(struct trainable *t, struct error *err) {
     struct graph *g = t->graph;
 
@@ -130,5 +153,6 @@ int trainable_values_take(struct trainable *t, struct error *err) {
         if (r < 0)
             return r;
     }
+    choose_learned(t);
     return graph_drop_unused(g) < 0 ? error_oom(err) : graph_finish(g, err);
 }
