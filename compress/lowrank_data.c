@@ -160,10 +160,15 @@ static void on_layer(void *ctx, size_t v, const struct tensor *t) {
 
 static int make_room(struct look *k, const struct samples *samples, struct error *err) {
     struct lowrank_stats *s = k->s;
-    int64_t rows = ROWS_PER_INPUT * s->n;
+    int64_t rows = ROWS_PER_INPUT * s->n, pixels = k->l->is_conv ? 1 : k->l->rows;
 
     rows = rows < MIN_ROWS ? MIN_ROWS : rows > MAX_ROWS ? MAX_ROWS : rows;
     k->per_sample = (rows + samples->n - 1) / samples->n;
+    /* not more than there are */
+    for (int d = 0; d < k->l->n_dims; d++)
+        pixels *= k->l->out_size[d];
+    if (k->per_sample > pixels)
+        k->per_sample = pixels > 0 ? pixels : 1;
     k->n_rows = k->per_sample * samples->n;
     k->wanted = malloc((size_t)(k->n_rows * s->outputs) * sizeof(float));
     k->patch = malloc((size_t)s->n * sizeof(float));

@@ -50,13 +50,15 @@ static const char *usual_skip(
     return NULL;
 }
 
-/* Not for `ratio` and explicit ranks of one matrix: these need no energies. */
+/* Not for explicit ranks, nor for the ratio of one matrix: these need no energies, and large layers take
+ * long. */
 static int read_spectrum(const struct graph *g, struct lowrank_item *i, struct error *err) {
     const struct lowrank_options *o = i->options;
+    bool is_one = i->choice.decomposition != LOWRANK_TUCKER2 && i->choice.decomposition != LOWRANK_CP;
     _cleanup_(freep) double *w = NULL;
     int r;
 
-    if (o->rank_word < 0 && o->rank.layers)
+    if (o->rank_word < 0 && (o->rank.layers || (o->rank.ratio > 0 && is_one)))
         return 0;
     r = lowrank_read_weights(g, &i->layer, &w, err);
     if (r == 0)

@@ -106,7 +106,7 @@ static void choose_ranks(struct lowrank_item *i, double energy) {
         layer_skip(i->entry, no_gain);
 }
 
-/* The most energy within the ratio. */
+/* The most energy within the ratio. Of one matrix that is the largest rank, the first in the list. */
 static int choose_ratio(struct lowrank_item *i, struct error *err) {
     struct candidates c;
     const struct candidate *best = NULL;
@@ -116,7 +116,7 @@ static int choose_ratio(struct lowrank_item *i, struct error *err) {
         return r;
     for (size_t k = 1; k < c.n; k++)
         if ((double)c.list[k].macs <= i->options->rank.ratio * (double)i->layer.macs &&
-            (!best || c.list[k].damage <= best->damage))
+            (!best || c.list[k].damage < best->damage))
             best = &c.list[k];
     i->is_chosen = best;
     if (best)

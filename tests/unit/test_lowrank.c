@@ -480,6 +480,21 @@ static void test_the_dry_run_tells_the_macs(void **state) {
     }
 }
 
+/* The step after sees the parts, under names that the layer's pattern matches. */
+static void test_later_steps_are_planned_on_the_parts(void **state) {
+    json_auto_t *plan = plan_steps(NET,
+        STEP "\"rank\":{\"layers\":{\"y2\":[6,8]}}},"
+             "{\"method\":\"encode\",\"layers\":{\"include\":[\"y2\"]},\"activations\":\"float\"}]",
+        false, NULL);
+    const json_t *affected = json_object_get(json_array_get(json_object_get(plan, "steps"), 1), "affected");
+    static const char *const want[] = {"y2/v", "y2/core", "y2/u"};
+
+    (void)state;
+    assert_int_equal(json_array_size(affected), 3);
+    for (size_t i = 0; i < 3; i++)
+        assert_string_equal(json_string_value(json_array_get(affected, i)), want[i]);
+}
+
 static void test_bytes_do_not_depend_on_when(void **state) {
     struct shape item;
     struct samples s = net_samples(NET, &item);
@@ -605,6 +620,7 @@ int main(void) {
         cmocka_unit_test(test_energy_is_what_is_kept),
         cmocka_unit_test(test_samples_help_the_outputs),
         cmocka_unit_test(test_the_dry_run_tells_the_macs),
+        cmocka_unit_test(test_later_steps_are_planned_on_the_parts),
         cmocka_unit_test(test_bytes_do_not_depend_on_when),
         cmocka_unit_test(test_given_times_decide),
         cmocka_unit_test(test_single_layers_have_their_own_options),
