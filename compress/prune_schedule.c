@@ -13,7 +13,7 @@
 /* Gradual: masks are made again so often, until this share of the steps; the last part trains with the mask
  * that stays. */
 #define UPDATES    100
-#define RAMP_SHARE 0.75
+#define RAMP_SHARE 0.6
 
 double prune_gradual_share(double progress) {
     double left = 1 - fmin(fmax(progress, 0), 1);
