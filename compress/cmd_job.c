@@ -21,6 +21,7 @@ static const struct job_kind *const kinds[] = {
     &job_evaluate,
     &job_methods,
     &job_plan,
+    &job_sensitivity,
     &job_train,
 };
 

@@ -21,7 +21,7 @@ struct command {
 };
 
 extern const struct command command_bench, command_check, command_evaluate, command_infer, command_job,
-    command_methods, command_plan, command_run, command_train;
+    command_methods, command_plan, command_run, command_sensitivity, command_train;
 
 /* Prints the document and a newline; takes the reference. Returns an exit status. */
 int command_print(json_t *j);

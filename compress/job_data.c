@@ -105,6 +105,7 @@ int job_samples_of(struct feed_source *source, const struct graph *g, uint64_t m
     }
     *ret = feed_samples(&s->feed);
     ret->source = &s->source;
+    ret->feed = &s->feed;
     ret->owner = s;
     ret->done = job_samples_done;
     return 0;

@@ -79,6 +79,8 @@ static int run_plan(const json_t *job, struct job_io *io, json_t **ret, struct e
     (void)io;
     if (json_object_get(job, "train"))
         return job_train_plan(job, ret, err);
+    if (json_object_get(job, "sensitivity"))
+        return job_sensitivity_plan(job, ret, err);
     r = job_string(job, "input", &input, err);
     if (r == 0)
         r = job_steps(job, &steps, err);

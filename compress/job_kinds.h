@@ -14,7 +14,7 @@ struct job_kind {
 };
 
 extern const struct job_kind job_check, job_compress, job_dataset, job_evaluate, job_methods, job_plan,
-    job_train;
+    job_sensitivity, job_train;
 
 /* A string member that must be there. */
 int job_string(const json_t *job, const char *key, const char **ret, struct error *err);
@@ -31,6 +31,9 @@ json_t *methods_json(void);
 
 /* The file of a pack; data_required for a path of NULL. */
 int job_pack_open(const char *path, struct pack **ret, struct error *err);
+
+/* The dry run of a job with a member `sensitivity` (sensitivity_job.h). */
+int job_sensitivity_plan(const json_t *job, json_t **ret, struct error *err);
 
 /* The dry run of a job with a member `train` (train_spec.h). */
 int job_train_plan(const json_t *job, json_t **ret, struct error *err);

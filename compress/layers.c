@@ -53,6 +53,13 @@ static int find_weight(struct graph *g, const struct node *n, const struct weigh
     return 1;
 }
 
+/* The layer itself, or a product of it. */
+static bool is_of(const char *layer, const char *id) {
+    size_t n = strlen(layer);
+
+    return !strncmp(layer, id, n) && (!id[n] || (id[n] == '/' && !strchr(id + n + 1, '/')));
+}
+
 /* What the scope says of it. `encoded` NULL: plain weights. */
 static void select_entry(const struct scope *scope, const struct weight *encoded, struct layer_entry *e) {
     const char *glob = scope ? first_match(scope->include, e->id) : NULL;
@@ -62,6 +69,8 @@ static void select_entry(const struct scope *scope, const struct weight *encoded
         layer_skip(e, "not included");
     if (scope && first_match(scope->exclude, e->id))
         layer_skip(e, "excluded");
+    if (scope && ((scope->only && !is_of(scope->only, e->id)) || (scope->but && is_of(scope->but, e->id))))
+        layer_skip(e, "left out");
     e->options = scope ? overrides_find(scope->overrides, e->id, scope->options) : NULL;
     if (encoded && !(scope && scope->takes_encoded) &&
         !(scope && scope->takes_sparse && weight_is_sparse_float(encoded)))

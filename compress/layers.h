@@ -17,6 +17,8 @@ struct scope {
     const char *const *exclude;
     const void *options;               /* of the step; may be NULL */
     const struct overrides *overrides; /* of single layers; may be NULL */
+    const char *only;                  /* the id of the one layer that is touched; NULL: any */
+    const char *but;                   /* … of one that is not; NULL: none */
     bool takes_sparse;  /* float weights in a sparse structure are not skipped (struct method) */
     bool takes_encoded; /* nor are encoded ones of any kind */
 };

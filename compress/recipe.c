@@ -91,12 +91,12 @@ static int read_overrides(const json_t *j, const char *path, struct step *s, str
     return r;
 }
 
-static int read_step(const json_t *j, size_t index, struct step *ret, struct error *err) {
+static int read_step(const json_t *j, const char *key, size_t index, struct step *ret, struct error *err) {
     const char *name = json_string_value(json_object_get(j, "method"));
     char path[64];
     int r;
 
-    snprintf(path, sizeof(path), "steps[%zu]", index);
+    snprintf(path, sizeof(path), "%s[%zu]", key, index);
     if (!name)
         return error_set(err, -EINVAL, "%s.method is missing", path);
     ret->method = method_find(name);
@@ -121,19 +121,24 @@ static int read_step(const json_t *j, size_t index, struct step *ret, struct err
 }
 
 int recipe_new(const json_t *steps, struct recipe **ret, struct error *err) {
+    return recipe_new_at(steps, "steps", ret, err);
+}
+
+int recipe_new_at(const json_t *steps, const char *key, struct recipe **ret, struct error *err) {
     _cleanup_(recipe_freep) struct recipe *r = NULL;
     size_t n = json_array_size(steps);
 
     if (!json_is_array(steps) || n == 0 || n > RECIPE_MAX_STEPS)
-        return error_set(err, -EINVAL, "steps is not a list of 1 to %d steps", RECIPE_MAX_STEPS);
+        return error_set(err, -EINVAL, "%s is not a list of 1 to %d steps", key, RECIPE_MAX_STEPS);
     r = calloc(1, sizeof(*r));
     if (!r)
         return error_oom(err);
+    r->key = key;
     for (size_t i = 0; i < n; i++) {
         int e;
 
         r->n = i + 1;
-        e = read_step(json_array_get(steps, i), i, &r->step[i], err);
+        e = read_step(json_array_get(steps, i), key, i, &r->step[i], err);
         if (e < 0)
             return e;
     }
@@ -174,10 +179,10 @@ int recipe_check_data(const struct recipe *r, bool has_data, struct error *err) 
         const struct step *s = &r->step[i];
 
         if (!has_data && method_needs_data(s))
-            return error_code(err, -EBADMSG, "data_required", "steps[%zu]: method '%s' needs a data set%s", i,
-                s->method->name, s->method->needs_data ? "" : " with these options");
+            return error_code(err, -EBADMSG, "data_required", "%s[%zu]: method '%s' needs a data set%s",
+                r->key, i, s->method->name, s->method->needs_data ? "" : " with these options");
         if (!has_data && needs_data(&s->common.recover))
-            return error_code(err, -EBADMSG, "data_required", "steps[%zu].recover needs a data set", i);
+            return error_code(err, -EBADMSG, "data_required", "%s[%zu].recover needs a data set", r->key, i);
     }
     return 0;
 }
@@ -192,11 +197,11 @@ struct scope recipe_scope(const struct step *s) {
 }
 
 /* What the dry run refuses is refused here, too: offline, and where an earlier step left something else. */
-static int check_step(const struct step *s, const struct graph *before, struct error *err) {
+static int check_step(
+    const struct step *s, const struct scope *scope, const struct graph *before, struct error *err) {
     _cleanup_(layers_done) struct layers layers = {0};
     _cleanup_(graph_freep) struct graph *g = NULL;
     _cleanup_(freep) struct effect *effects = NULL;
-    struct scope scope = recipe_scope(s);
     int r = graph_clone(before, &g, err);
 
     if (r == 0)
@@ -204,9 +209,9 @@ static int check_step(const struct step *s, const struct graph *before, struct e
     if (r == 0)
         r = pass_fold_constants(g, err);
     if (r == 0)
-        r = layers_list(g, &scope, &layers, err);
+        r = layers_list(g, scope, &layers, err);
     if (r == 0)
-        r = layers_check_scope(&layers, &scope, err);
+        r = layers_check_scope(&layers, scope, err);
     if (r < 0)
         return r;
     effects = calloc(layers.n + 1, sizeof(*effects));
@@ -216,19 +221,23 @@ static int check_step(const struct step *s, const struct graph *before, struct e
     return r < 0 ? r : recipe_check_layers(s, &layers, err);
 }
 
-static int run_step(const struct step *s, struct work *work, json_t *report, struct error *err) {
+int recipe_prepare(const struct step *s, struct graph *g, struct error *err) {
+    int r = s->method->takes_sparse ? layers_spread(g, err) : 0;
+
+    return r < 0 ? r : recipe_fold(s, g, err);
+}
+
+int recipe_apply(
+    const struct step *s, struct scope scope, struct work *work, json_t *report, struct error *err) {
     _cleanup_(graph_freep) struct graph *before = NULL;
-    struct scope scope = recipe_scope(s);
-    int r = s->method->takes_sparse ? layers_spread(work->graph, err) : 0;
+    int r = recipe_prepare(s, work->graph, err);
 
     work->recover = &s->common.recover;
     work->has_calibrated = work->has_trained = false;
     if (r == 0)
-        r = recipe_fold(s, work->graph, err);
-    if (r == 0)
         r = graph_clone(work->graph, &before, err);
     if (r == 0)
-        r = check_step(s, before, err);
+        r = check_step(s, &scope, before, err);
     if (r == 0)
         r = s->method->apply(work, s->options, &scope, report, err);
     if (r == 0)
@@ -255,7 +264,7 @@ int recipe_run(
         work->step = i;
         json_object_set_new(report, "method", json_string(r->step[i].method->name));
         json_object_set_new(report, "options", param_json(r->step[i].method->options, r->step[i].options));
-        e = run_step(&r->step[i], work, report, err);
+        e = recipe_apply(&r->step[i], recipe_scope(&r->step[i]), work, report, err);
         json_array_append_new(reports, report);
         if (e < 0 && e != -ECANCELED)
             error_prefix(err, e, "steps[%zu]", i);

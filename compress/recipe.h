@@ -16,6 +16,25 @@ int recipe_new(const json_t *steps, struct recipe **ret, struct error *err);
 struct recipe *recipe_free(struct recipe *r);
 DEFINE_CLEANUP(struct recipe *, recipe_free)
 
+/* A list of steps that are looked at one by one, not in a row (sensitivity.h); errors name it `key`. */
+int recipe_new_at(const json_t *steps, const char *key, struct recipe **ret, struct error *err);
+
+size_t recipe_n_steps(const struct recipe *r);
+/* Does the step train afterwards, or do nothing but train? */
+bool recipe_step_trains(const struct recipe *r, size_t i);
+
+/* `g` as step i finds it at its begin: folded as its method wants. */
+int recipe_prepare_step(const struct recipe *r, size_t i, struct graph *g, struct error *err);
+
+/* The dry run of step i by itself. `g` is left as recipe_prepare_step would and may change further. */
+int recipe_plan_step(
+    const struct recipe *r, size_t i, struct graph *g, bool has_data, json_t **ret, struct error *err);
+
+/* Step i by itself on work->graph: only on its layer `only` (an id; NULL: on all of its layers), and not on
+ * `but` (NULL: none is left out). work->parent is the caller's. */
+int recipe_run_step(const struct recipe *r, size_t i, const char *only, const char *but, struct work *work,
+    json_t *report, struct error *err);
+
 /* Does a step need calibration data? */
 bool recipe_needs_data(const struct recipe *r);
 /* The most samples a step calibrates with. */

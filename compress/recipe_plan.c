@@ -114,7 +114,7 @@ static int list_effects(const struct step *s, const json_t *steps, const struct 
 }
 
 /* `steps`: the plans of those before it. Leaves `g` in the shape that the step would. */
-static int plan_step(
+int recipe_plan_after(
     const struct step *s, const json_t *steps, struct graph *g, json_t *ret, struct error *err) {
     _cleanup_(layers_done) struct layers layers = {0};
     _cleanup_(summary_freep) struct summary *now = NULL;
@@ -199,7 +199,7 @@ int recipe_plan(
     for (size_t i = 0; e == 0 && i < r->n; i++) {
         json_t *step = json_object();
 
-        e = plan_step(&r->step[i], steps, planned, step, err);
+        e = recipe_plan_after(&r->step[i], steps, planned, step, err);
         json_array_append_new(steps, step);
         if (e < 0)
             error_prefix(err, e, "steps[%zu]", i);

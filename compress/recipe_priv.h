@@ -21,6 +21,7 @@ struct step {
 };
 
 struct recipe {
+    const char *key; /* what errors call the list */
     size_t n;
     struct step step[RECIPE_MAX_STEPS];
 };
@@ -35,5 +36,15 @@ int recipe_check_layers(const struct step *s, const struct layers *layers, struc
 int recipe_fold(const struct step *s, struct graph *g, struct error *err);
 
 struct scope recipe_scope(const struct step *s);
+
+/* `g` as the step finds it when its method rewrites it. */
+int recipe_prepare(const struct step *s, struct graph *g, struct error *err);
+/* The step and what it recovers, on work->graph. */
+int recipe_apply(
+    const struct step *s, struct scope scope, struct work *work, json_t *report, struct error *err);
+
+/* The dry run of a step after others: `steps` are their plans. Leaves `g` in the shape that it would. */
+int recipe_plan_after(
+    const struct step *s, const json_t *steps, struct graph *g, json_t *ret, struct error *err);
 
 #endif

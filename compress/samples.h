@@ -5,10 +5,12 @@
 
 #include "engine/tensor.h"
 
+struct feed;
 struct feed_source;
 
 struct samples {
     const struct feed_source *source; /* the labelled pictures they are a part of (feed.h); NULL: none */
+    struct feed *feed; /* … through which they are read, in its order; NULL: not from there */
     void *ctx;
     int64_t n;
     struct shape item; /* of one sample, first dimension 1 */

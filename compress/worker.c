@@ -18,13 +18,14 @@ static const struct command *const commands[] = {
     &command_methods,
     &command_plan,
     &command_run,
+    &command_sensitivity,
     &command_train,
 };
 
 static void usage(FILE *f) {
     fprintf(f, "usage: bonsai-worker COMMAND …\n\n");
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
-        fprintf(f, "  %-9s %s\n            %s\n", commands[i]->name, commands[i]->arguments,
+        fprintf(f, "  %-11s %s\n              %s\n", commands[i]->name, commands[i]->arguments,
             commands[i]->summary);
     fprintf(f, "\nExit status: 0 done, 1 failed (the reason as JSON on standard output), 2 wrong usage.\n");
 }
