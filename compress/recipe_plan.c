@@ -113,7 +113,6 @@ static int list_effects(const struct step *s, const json_t *steps, const struct 
     return recipe_check_layers(s, layers, err);
 }
 
-/* `steps`: the plans of those before it. Leaves `g` in the shape that the step would. */
 int recipe_plan_after(
     const struct step *s, const json_t *steps, struct graph *g, json_t *ret, struct error *err) {
     _cleanup_(layers_done) struct layers layers = {0};

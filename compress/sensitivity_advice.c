@@ -8,7 +8,8 @@
 #include "base/buf.h"
 #include "compress/sensitivity_table.h"
 
-#define LARGE_SHARE 0.25 /* of the damage of all layers that restoring one wins back */
+#define LARGE_SHARE 0.25 /* of the damage of all layers that restoring one wins back, */
+#define FAIR_SHARES 1.5  /* and so many times what it would be of layers that suffer alike */
 #define FAR_ABOVE   3.0  /* damage alone, times the mean */
 #define FAR_BELOW   0.25
 #define NO_DAMAGE   1e-4 /* all layers together: nothing need be left out */
@@ -52,14 +53,15 @@ struct judged {
     double won;        /* share */
 };
 
-static void judge_layer(const json_t *row, size_t method, double all, double mean, struct judged *j) {
+static void judge_layer(
+    const json_t *row, size_t method, double all, double mean, double large, struct judged *j) {
     const json_t *id = json_object_get(row, "id");
     double alone = damage(row, method, "compressed"), restored = damage(row, method, "restored");
     double won = all > NO_DAMAGE && restored >= 0 ? (all - restored) / all : 0;
 
     if (alone < 0)
         return;
-    if (all > NO_DAMAGE && (won >= LARGE_SHARE || alone > FAR_ABOVE * mean))
+    if (all > NO_DAMAGE && (won >= large || alone > FAR_ABOVE * mean))
         json_array_append(j->leave_out, (json_t *)(uintptr_t)id);
     else if (alone <= FAR_BELOW * mean || all <= NO_DAMAGE)
         json_array_append(j->stand_more, (json_t *)(uintptr_t)id);
@@ -81,7 +83,7 @@ static void put_text(struct buf *b, const struct judged *j, double all) {
         buf_puts(b, "leave out ");
         put_names(b, j->leave_out);
         if (j->worst)
-            buf_printf(b, " (%s alone wins back %.0f%% of the damage)", j->worst, 100 * fmin(j->won, 1));
+            buf_printf(b, " (%s wins back %.0f%% of the damage)", j->worst, 100 * fmin(j->won, 1));
     }
     if (json_array_size(j->stand_more) > 0 && all > NO_DAMAGE) {
         buf_puts(b, b->size ? "; " : "");
@@ -94,13 +96,15 @@ static void put_text(struct buf *b, const struct judged *j, double all) {
 
 static json_t *advise(const json_t *method, size_t index, const json_t *rows) {
     const json_t *whole = json_object_get(json_object_get(method, "all"), "damage");
-    double all = json_is_number(whole) ? json_number_value(whole) : -1, mean = mean_alone(rows, index);
+    double all = json_is_number(whole) ? json_number_value(whole) : -1, mean = mean_alone(rows, index), large;
     struct judged j = {json_array(), json_array(), NULL, 0};
     struct buf text;
     json_t *ret;
 
+    large = fmax(
+        LARGE_SHARE, FAIR_SHARES / fmax((double)json_integer_value(json_object_get(method, "layers")), 1));
     for (size_t i = 0; i < json_array_size(rows); i++)
-        judge_layer(json_array_get(rows, i), index, all, mean, &j);
+        judge_layer(json_array_get(rows, i), index, all, mean, large, &j);
     buf_init(&text, TEXT_MAX); /* of very many layers only the first are named */
     put_text(&text, &j, all);
     ret = json_pack("{s:i, s:o, s:o, s:s}", "method", (int)index, "leave_out", j.leave_out, "stand_more",

@@ -64,14 +64,24 @@ void sensitivity_classes_done(struct sensitivity_classes *c) {
     *c = (struct sensitivity_classes){0};
 }
 
-static json_t *classes_json(const struct sensitivity_classes *c, const struct samples *samples) {
+static const char *class_name(const struct samples *samples, int64_t index) {
     const json_t *labels = samples->source ? samples->source->labels : NULL;
+    const struct feed *f = samples->feed;
+
+    if (json_array_size(labels) > 0 || !f || !f->class_of)
+        return json_string_value(json_array_get(labels, (size_t)index));
+    for (uint32_t i = 0; i < pack_n_classes(f->pack); i++)
+        if (f->class_of[i] == index)
+            return pack_class(f->pack, i);
+    return NULL;
+}
+
+static json_t *classes_json(const struct sensitivity_classes *c, const struct samples *samples) {
     json_t *list = json_array();
 
     for (int64_t k = 0; k < c->n; k++)
         json_array_append_new(list, json_pack("{s:I, s:s?, s:I}", "index", (json_int_t)c->index[k], "class",
-                                        json_string_value(json_array_get(labels, (size_t)c->index[k])), "n",
-                                        (json_int_t)c->count[k]));
+                                        class_name(samples, c->index[k]), "n", (json_int_t)c->count[k]));
     return list;
 }
 
