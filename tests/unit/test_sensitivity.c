@@ -20,8 +20,7 @@
     "Conv x=?x1x8x8 w=8x1x3x3 b=8 pads=1,1,1,1; Relu $; Conv $ w2=8x8x3x3 b2=8 pads=1,1,1,1; Relu $; "       \
     "Conv $ w3=8x8x3x3 b3=8 pads=1,1,1,1; Add $ y1; Relu $; Flatten $; Gemm $ w4=512x5 b4=5"
 /* The first output comes before the second layer. */
-#define TWO                                                                                                  \
-    "Conv x=?x1x8x8 w=4x1x3x3 b=4 pads=1,1,1,1; Relu $; Conv $ w2=2x4x3x3 b2=2 pads=1,1,1,1"
+#define TWO "Conv x=?x1x8x8 w=4x1x3x3 b=4 pads=1,1,1,1; Relu $; Conv $ w2=2x4x3x3 b2=2 pads=1,1,1,1"
 
 #define N 40
 
@@ -100,8 +99,7 @@ static void test_digests_see_attributes(void **state) {
 
     (void)state;
     assert_int_equal(graph_clone(g, &changed, NULL), 0);
-    assert_int_equal(
-        graph_set_attr_ints(changed, &changed->nodes[0], "pads", (int64_t[]){2, 2, 0, 0}, 4), 0);
+    assert_int_equal(graph_set_attr_ints(changed, &changed->nodes[0], "pads", (int64_t[]){2, 2, 0, 0}, 4), 0);
     assert_int_equal(graph_finish(changed, NULL), 0);
     assert_int_equal(cut_digests_new(g, NULL, &a, NULL), 0);
     assert_int_equal(cut_digests_new(changed, &a, &b, NULL), 0);
@@ -283,8 +281,7 @@ static int make_half(void *ctx, const struct graph *parent, struct graph **ret, 
 static void test_all_asks_are_answered_or_none(void **state) {
     _cleanup_(graph_freep) struct graph *g = net(CHAIN);
     struct half half[] = {{0}, {2}, {3}};
-    struct sensitivity_ask asks[] = {
-        {make_half, &half[0]}, {make_half, &half[1]}, {make_half, &half[2]}};
+    struct sensitivity_ask asks[] = {{make_half, &half[0]}, {make_half, &half[1]}, {make_half, &half[2]}};
     struct sensitivity_damage d[3] = {{0}};
     struct error err = {0};
 
