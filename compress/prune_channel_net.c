@@ -8,10 +8,6 @@
 #include "compress/prune_remove.h"
 #include "engine/summary.h"
 
-/* Output channels that a float kernel computes together; input channels cost by the piece. Measured on 3x3
- * convolutions: 24 outputs take the time of 27, 20 that of 24, while 24 inputs take 3/4 of 32's. */
-#define KERNEL_BLOCK 16
-
 static const char is_unselected[] = "it is tied to a layer that is not selected";
 
 static int find_root(int *parent, int i) {
@@ -75,10 +71,10 @@ static void size_families(struct channel_net *net, const struct layers *layers, 
             if (!strcmp(start->entry[k].id, of->id) && start->entry[k].rows > of->n)
                 of->n_start = (int)start->entry[k].rows;
         /* as many as there were at first decide, so that rounds take what one step would */
-        of->chunk = of->n_start >= 2 * KERNEL_BLOCK ? KERNEL_BLOCK
-                    : of->n_start >= 16             ? 8
-                    : of->n_start >= 8              ? 2
-                                                    : 1;
+        of->chunk = of->n_start >= 2 * CHANNEL_BLOCK ? CHANNEL_BLOCK
+                    : of->n_start >= 16              ? 8
+                    : of->n_start >= 8               ? 2
+                                                     : 1;
         of->least = (of->n_start + 9) / 10;
         for (size_t k = 0; layers && k < layers->n; k++) {
             const struct prune_options *own = layers->entry[k].options;
@@ -155,7 +151,7 @@ static void find_savings(struct channel_net *net) {
             site->role == COUPLING_PARAM || site->n < 1 ? 0 : net->macs[site->node] / (double)site->n;
 
         /* a block that is not full takes the time of a full one; a depthwise layer has no columns */
-        if (site->role == COUPLING_ROW && site->n <= KERNEL_BLOCK)
+        if (site->role == COUPLING_ROW && site->n <= CHANNEL_BLOCK)
             part /= 8;
         for (int64_t i = 0; i < site->n; i++) {
             net->saving[site->channel[i]] += part;

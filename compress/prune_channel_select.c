@@ -209,20 +209,36 @@ static void take_own_shares(struct channel_net *net) {
             ;
 }
 
+/* Outputs of one block of a kernel take its whole time, however few they are: such families wait until the
+ * others cannot meet a goal of work (measured: docs/prune_channel.md). */
+static bool waits(
+    const struct channel_family *of, const struct prune_options *o, const struct channel_goal *goal) {
+    return of->n_start <= CHANNEL_BLOCK && goal->macs > 0 && o->scope != PRUNE_LAYER;
+}
+
+static struct channel_family *find_cheapest(struct channel_net *net, const struct prune_options *o,
+    const struct channel_goal *goal, const double *damage, bool with_waiting) {
+    struct channel_family *cheapest = NULL;
+    double least = HUGE_VAL;
+
+    for (int f = 0; f < net->n_families; f++) {
+        double p = !with_waiting && waits(&net->of[f], o, goal) ? HUGE_VAL : price(net, f, o, goal, damage);
+
+        if (p < least) {
+            least = p;
+            cheapest = &net->of[f];
+        }
+    }
+    return cheapest;
+}
+
 static bool take_cheapest(struct channel_net *net, const struct prune_options *o,
     const struct channel_goal *goal, const double *damage) {
     while (!is_met(net, goal)) {
-        struct channel_family *cheapest = NULL;
-        double least = HUGE_VAL;
+        struct channel_family *cheapest = find_cheapest(net, o, goal, damage, false);
 
-        for (int f = 0; f < net->n_families; f++) {
-            double p = price(net, f, o, goal, damage);
-
-            if (p < least) {
-                least = p;
-                cheapest = &net->of[f];
-            }
-        }
+        if (!cheapest)
+            cheapest = find_cheapest(net, o, goal, damage, true);
         if (!cheapest)
             return false;
         if (!take_chunk(net, cheapest))

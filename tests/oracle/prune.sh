@@ -33,5 +33,6 @@ pruned half '"granularity":"weight","sparsity":0.3' dense
 pruned lamp '"granularity":"weight","criterion":"lamp","sparsity":0.97' sparse
 pruned block '"granularity":"block","block":[1,4],"sparsity":0.7' block
 pruned nm '"granularity":"nm"' nm
+pruned channel '"granularity":"channel","sparsity":0.3' dense
 echo "pruned networks: $count agree with ONNX Runtime"
 exit $failed
