@@ -12,8 +12,8 @@ const struct preset presets[] = {
         "{\"method\":\"quantize\",\"scheme\":\"int8\",\"recover\":{\"calibrate\":{\"variance\":false}}}]"},
     {"int8", "8-bit weights and activations, means recovered", "pictures",
         "[{\"method\":\"quantize\",\"scheme\":\"int8\",\"recover\":{\"calibrate\":{\"variance\":false}}}]"},
-    {"lowrank", "Three multiplications in five, by layers of low rank", "labelled pictures",
-        "[{\"method\":\"lowrank\",\"rank\":{\"macs\":0.6},\"recover\":{\"finetune\":{\"epochs\":3}}}]"},
+    {"lowrank", "Layers of half their rank: fewer multiplications and bytes", "labelled pictures",
+        "[{\"method\":\"lowrank\",\"rank\":{\"ratio\":0.5},\"recover\":{\"finetune\":{\"epochs\":3}}}]"},
     {"small", "An eighth of the bytes, also in memory, at the speed of 8 bits: 4-bit codebooks",
         "labelled pictures",
         "[{\"method\":\"quantize\",\"scheme\":\"codebook\",\"bits\":4,"

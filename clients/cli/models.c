@@ -20,9 +20,24 @@ static int run_models(struct cli *c, const struct cli_args *a, struct error *err
 enum { UPLOAD_LABELS, UPLOAD_PREPROCESS, UPLOAD_REPLACE };
 static const struct cli_option upload_options[] = {
     {"--labels", "FILE", "names of the classes: one a line, or a JSON list"},
-    {"--preprocess", "FILE", "JSON: how a picture becomes the input tensor"},
+    {"--preprocess", "FILE", "JSON: how a picture becomes the input tensor; or a card with that and labels"},
     {"--replace", NULL, "put it in the place of a model of that name"},
 };
+
+/* A card, which has it as one of its members, or the preprocess itself. Labels that were given win. */
+static int take_preprocess(const char *file, json_t *patch, struct error *err) {
+    _cleanup_(json_decrefp) json_t *value = NULL;
+    json_t *inner;
+    int r = body_json(file, &value, err);
+
+    if (r < 0)
+        return r;
+    inner = json_object_get(value, "preprocess");
+    if (inner && json_object_get(value, "labels") && !json_object_get(patch, "labels"))
+        json_object_set(patch, "labels", json_object_get(value, "labels"));
+    json_object_set(patch, "preprocess", inner ? inner : value);
+    return 0;
+}
 
 /* What the options say is set with one PATCH. */
 static int describe(struct cli *c, const char *name, const struct cli_args *a, struct error *err) {
@@ -36,11 +51,8 @@ static int describe(struct cli *c, const char *name, const struct cli_args *a, s
         if (r == 0)
             json_object_set_new(patch, "labels", TAKE(value));
     }
-    if (r == 0 && a->option[UPLOAD_PREPROCESS]) {
-        r = body_json(a->option[UPLOAD_PREPROCESS], &value, err);
-        if (r == 0)
-            json_object_set_new(patch, "preprocess", TAKE(value));
-    }
+    if (r == 0 && a->option[UPLOAD_PREPROCESS])
+        r = take_preprocess(a->option[UPLOAD_PREPROCESS], patch, err);
     if (r < 0 || !json_object_size(patch))
         return r;
     c->is_json = false; /* the upload's document is the answer, not this one */

@@ -145,6 +145,13 @@ class CliTest(unittest.TestCase):
         self.assertEqual(json.loads(patch[3]), {"labels": ["cat", "dog"], "preprocess": {"layout": "NCHW"}})
         self.assertIn("7 parameters", self.out)
 
+    def test_a_card_is_taken_for_a_preprocess(self):
+        self.server.replies["PUT /api/v1/models/m"] = (201, {"parameters": 7, "macs": 9})
+        self.server.replies["PATCH /api/v1/models/m"] = (200, {})
+        card = self.file("card", '{"name":"m","preprocess":{"layout":"NCHW"},"labels":["a"],"accuracy":0.9}')
+        self.bonsai("upload", "m", self.file("net.onnx", b"net"), "--preprocess", card)
+        self.assertEqual(json.loads(self.server.seen[1][3]), {"labels": ["a"], "preprocess": {"layout": "NCHW"}})
+
     def test_a_data_set_goes_to_its_split(self):
         self.server.replies["PUT /api/v1/datasets/d"] = (
             201, {"count": 3, "classes": ["a", "b"], "splits": {"train": {"count": 2}, "test": {"count": 1}}})
