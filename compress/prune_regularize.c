@@ -90,7 +90,7 @@ int prune_regularize(struct work *work, struct prune_set *s, json_t *report, str
     json_t *found = json_object();
     int e = json_object_set_new(report, "regularize", found) < 0
                 ? error_oom(err)
-                : prune_train(work, s, &hook, s->o->regularize.epochs, false, "regularize", found, err);
+                : prune_train(work, s, &hook, s->o->regularize.epochs, "regularize", found, err);
 
     if (e == 0)
         progress_event(work->progress, "prune: trained %d epochs with %s", s->o->regularize.epochs,

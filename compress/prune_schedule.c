@@ -170,7 +170,7 @@ static int run_round(
     if (r == 0)
         r = held_out_accuracy(work, work->graph, &d->before, err);
     if (r == 0)
-        r = prune_train(work, s, NULL, 0, false, name, report, err);
+        r = prune_train(work, s, NULL, 0, name, report, err);
     if (r == 0)
         r = held_out_accuracy(work, work->graph, &d->after, err);
     work->progress = whole;
@@ -322,7 +322,7 @@ int prune_gradual(struct work *work, struct prune_set *s, json_t *report, struct
         return r;
     hook.state = a.state;
     hook.state_bytes = sizeof(*a.last) + s->masks_bytes;
-    r = prune_train(work, s, &hook, 0, true, "gradual", report, err);
+    r = prune_train(work, s, &hook, 0, "gradual", report, err);
     return_state(&a);
     if (r == 0)
         progress_event(

@@ -27,8 +27,8 @@ static void masks_done(struct masks *m) {
     free(m->found);
 }
 
-static void add_mask(struct masks *m, int value, const uint8_t *keep, bool is_dense, uint8_t *owned) {
-    m->param[m->n] = (struct transform_mask){.keep = keep, .is_dense = is_dense};
+static void add_mask(struct masks *m, int value, const uint8_t *keep, uint8_t *owned) {
+    m->param[m->n] = (struct transform_mask){.keep = keep};
     m->found[m->n] = owned;
     m->transform[m->n] =
         (struct weight_transform){.value = value, .row = transform_find("mask"), .param = &m->param[m->n]};
@@ -54,13 +54,12 @@ static int find_zeros(
     if ((double)n_zeros >= LEAST_ZEROS * (double)e->params) {
         uint8_t *owned = TAKE(keep);
 
-        add_mask(m, value, owned, false, owned);
+        add_mask(m, value, owned, owned);
     }
     return 0;
 }
 
-static int make_masks(
-    struct graph *g, const struct prune_set *s, bool is_growing, struct masks *m, struct error *err) {
+static int make_masks(struct graph *g, const struct prune_set *s, struct masks *m, struct error *err) {
     _cleanup_(layers_done) struct layers all = {0};
     int r = layers_list(g, NULL, &all, err);
 
@@ -72,7 +71,7 @@ static int make_masks(
     if (!m->transform || !m->param || !m->found)
         return error_oom(err);
     for (size_t i = 0; i < s->n; i++)
-        add_mask(m, s->layer[i].value, s->layer[i].keep, is_growing, NULL);
+        add_mask(m, s->layer[i].value, s->layer[i].keep, NULL);
     for (size_t i = 0; r == 0 && i < all.n; i++)
         r = find_zeros(g, &all.entry[i], m, err);
     return r;
@@ -100,7 +99,7 @@ static int run(struct work *work, const struct learn_run *run, const struct lear
 }
 
 int prune_train(struct work *work, struct prune_set *s, const struct learn_hook *hook, int epochs,
-    bool is_growing, const char *name, json_t *report, struct error *err) {
+    const char *name, json_t *report, struct error *err) {
     _cleanup_(masks_done) struct masks masks = {0};
     struct learn_options o = work->recover->finetune;
     struct learn_distil distil;
@@ -119,7 +118,7 @@ int prune_train(struct work *work, struct prune_set *s, const struct learn_hook 
     if (r == 0)
         r = prune_set_find(s, work->graph, err);
     if (r == 0)
-        r = make_masks(work->graph, s, is_growing, &masks, err);
+        r = make_masks(work->graph, s, &masks, err);
     if (r == 0 && work->recover->has_distill)
         r = distil_read(&work->recover->distill, work->parent, &distil, err);
     if (r < 0)

@@ -107,11 +107,11 @@ int prune_store(struct work *work, struct prune_set *s, json_t *list, struct err
 /* ---- prune_train.c ---- */
 
 /* Trains work->graph as the step's `recover` says, for `epochs` (0: its own number), with the masks of the
- * set; in all layers of 20% zeros and more what is zero stays so. `is_growing`: masks change by `hook`,
- * gradients go to what is left out, too (Guo et al. 2016, Dynamic network surgery: it may come back). name:
- * of the checkpoint, unique in the step. */
+ * set, which `hook` (may be NULL) may change between steps: what is left out does not move and comes back as
+ * it was (Zhu and Gupta 2017, section 3). In all layers of 20% zeros and more what is zero stays so. name: of
+ * the checkpoint, unique in the step. */
 int prune_train(struct work *work, struct prune_set *s, const struct learn_hook *hook, int epochs,
-    bool is_growing, const char *name, json_t *report, struct error *err);
+    const char *name, json_t *report, struct error *err);
 
 /* ---- prune_schedule.c ---- */
 
