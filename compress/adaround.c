@@ -14,8 +14,8 @@
 #define ROWS_FLOATS    (64 << 20)
 #define MAX_SAMPLES    1024
 #define MIN_ITERATIONS 100
-#define MAX_ITERATIONS 2000
-#define ALL_PRODUCTS   4e11 /* of a layer's iterations */
+#define MAX_ITERATIONS 1000
+#define ALL_PRODUCTS   2e11 /* of a layer's iterations */
 
 /* One layer at work. */
 struct rounding {

@@ -15,6 +15,7 @@ const struct quantize_scheme *const quantize_schemes[N_QUANTIZE_SCHEMES] = {
     [QUANTIZE_FIXED] = &quantize_scheme_fixed,
     [QUANTIZE_MIXED] = &quantize_scheme_mixed,
     [QUANTIZE_RESIDUAL] = &quantize_scheme_residual,
+    [QUANTIZE_DYNAMIC] = &quantize_scheme_dynamic,
 };
 
 static const struct quantize_scheme *scheme_of(const void *options) {

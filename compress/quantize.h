@@ -104,7 +104,7 @@ struct quantize_scheme {
 extern const struct quantize_scheme *const quantize_schemes[N_QUANTIZE_SCHEMES];
 extern const struct quantize_scheme quantize_scheme_int8, quantize_scheme_int4, quantize_scheme_fixed,
     quantize_scheme_codebook, quantize_scheme_product, quantize_scheme_residual, quantize_scheme_bf16,
-    quantize_scheme_mixed;
+    quantize_scheme_mixed, quantize_scheme_dynamic;
 
 /* adaround, qat or accuracy_control */
 bool quantize_wants_data(const struct quantize_options *o);

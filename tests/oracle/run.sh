@@ -1,7 +1,7 @@
 #!/bin/sh
 # int8 variants in our engine and in ONNX Runtime: whole test sets, and every layer on equal inputs; and every
-# weight form (forms.sh); and float16 networks (halves.sh), and low-rank variants (lowrank.sh); and
-# two methods after each other (pairs.py).
+# weight form (forms.sh), every scheme of quantize (schemes.sh), float16 networks (halves.sh), low-rank variants
+# (lowrank.sh), and two methods after each other (pairs.py).
 #   sh tests/oracle/run.sh [MODEL …]     BUILD: the build folder; BONSAI_SHARED: a folder with models and data sets
 # Without BONSAI_SHARED: the shipped mnist-8 on noise. ONNX Runtime is installed on demand (npm ci) into the build folder.
 set -eu
@@ -57,6 +57,7 @@ writeNpy('$work/noise.npy', 'float32', [64, 1, 28, 28], x);
 writeNpy('$work/noise1.npy', 'float32', [1, 1, 28, 28], x.subarray(0, 784));"
         check mnist-8 "$root/tests/data/models/mnist-8.onnx" Input3 "$work/noise1.npy" "" "$work/noise1.npy"
         sh "$here/forms.sh" "$worker" "$work/forms" "$work/noise1.npy" || failed=1
+        sh "$here/schemes.sh" "$worker" "$work/schemes" "$work/noise1.npy" || failed=1
         sh "$here/zoo.sh" "$worker" "$work/zoo" || failed=1
         sh "$here/halves.sh" "$worker" "$work/halves" || failed=1
         sh "$here/lowrank.sh" "$worker" "$work/lowrank" || failed=1
