@@ -113,6 +113,25 @@ static int open_samples(const json_t *job, const char *input, const json_t *step
     return r;
 }
 
+static bool is_in(const json_t *list, const char *text) {
+    const json_t *item;
+    size_t i;
+
+    json_array_foreach(list, i, item) if (!strcmp(json_string_value(item), text)) return true;
+    return false;
+}
+
+/* What steps warn of is said of the variant. */
+static void take_warnings(const json_t *steps, json_t *verdicts) {
+    const json_t *step, *warning;
+    size_t i, k;
+
+    json_array_foreach(steps, i, step) json_array_foreach(json_object_get(step, "warnings"), k, warning) {
+        if (!is_in(verdicts, json_string_value(warning)))
+            json_array_append_new(verdicts, json_string(json_string_value(warning)));
+    }
+}
+
 static int run_compress(const json_t *job, struct job_io *io, json_t **ret, struct error *err) {
     struct compress_job c = {.seed = (uint64_t)json_integer_value(json_object_get(job, "seed")),
         .parent_digest = json_string_value(json_object_get(job, "parent_digest")),
@@ -136,8 +155,10 @@ static int run_compress(const json_t *job, struct job_io *io, json_t **ret, stru
         c.steps = steps;
         r = compress_job_run(&c, io, ret, err);
     }
-    if (r == 0)
+    if (r == 0) {
+        take_warnings(json_object_get(*ret, "steps"), verdicts);
         json_object_set(*ret, "verdicts", verdicts);
+    }
     json_decref(steps);
     json_decref(verdicts);
     return r;

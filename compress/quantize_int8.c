@@ -14,6 +14,7 @@
 
 #include "base/cleanup.h"
 #include "compress/adaround.h"
+#include "compress/calibration_check.h"
 #include "compress/channel_stats.h"
 #include "compress/equalize.h"
 #include "compress/fold.h"
@@ -259,6 +260,8 @@ static int quantize_activations(
 
     if (r == 0)
         r = calibration_init(&c, work->graph, &region, err);
+    if (r == 0)
+        r = calibration_check(work->graph, work->samples, report, err);
     if (r == 0)
         r = calibrate(&c, work, err);
     if (r < 0)

@@ -403,12 +403,51 @@ static void test_the_same_seed_gives_the_same_weights(void **state) {
     }
 }
 
+static int read_grey(void *ctx, int64_t first, int64_t count, float *ret, struct error *err) {
+    const int64_t *item = ctx;
+
+    (void)err;
+    for (int64_t i = 0; i < count * *item; i++)
+        ret[i] = (float)(first + i / *item % count) + 0.5f;
+    return 0;
+}
+
+static void test_data_that_cannot_tell_are_warned_of(void **state) {
+    static const struct {
+        bool is_grey, is_free;
+        const char *warnings;
+    } cases[] = {{false, false, "[]"}, {true, false, "[\"calibrated_on_one_colour\"]"},
+        {false, true, "[\"other_sizes_not_calibrated\"]"},
+        {true, true, "[\"calibrated_on_one_colour\", \"other_sizes_not_calibrated\"]"}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct bench b;
+        struct quantize_options o = defaults();
+        json_t *report;
+        char *text;
+
+        bench_start(&b, small_net);
+        if (cases[i].is_grey)
+            b.samples.read = read_grey;
+        for (int k = 2; cases[i].is_free && k < 4; k++)
+            b.work.graph->values[b.work.graph->inputs[0]].shape.dim[k] = -1;
+        report = quantize(&b, &o);
+        text = json_dumps(json_object_get(report, "warnings"), 0);
+        assert_string_equal(text, cases[i].warnings);
+        free(text);
+        json_decref(report);
+        bench_done(&b);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_codes_of_all_bits_come_back_from_the_graph),
         cmocka_unit_test(test_blocks_of_a_matrix_have_scales_of_their_own),
         cmocka_unit_test(test_fewer_bits_are_further_from_the_parent),
         cmocka_unit_test(test_rounding_up_or_down_beats_the_nearest),
+        cmocka_unit_test(test_data_that_cannot_tell_are_warned_of),
         cmocka_unit_test(test_an_equalised_network_computes_the_same),
         cmocka_unit_test(test_relu6_is_equalised_only_where_it_clips_nothing),
         cmocka_unit_test(test_mixed_bits_meet_the_bytes),
