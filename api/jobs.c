@@ -5,6 +5,7 @@
 #include "api/body.h"
 #include "api/idempotency.h"
 #include "api/routes.h"
+#include "api/sensitivity_text.h"
 #include "api/view.h"
 #include "base/buf.h"
 #include "daemon/jobs.h"
@@ -53,10 +54,37 @@ static int no_job(const struct request *r, struct error *err) {
     return error_set(err, -ENOENT, "there is no job '%.40s'", request_param(r, "job"));
 }
 
+/* A table where there is one, else how far it is. */
+static int reply_as_text(struct reply *p, const json_t *job, struct error *err) {
+    const json_t *result = json_object_get(job, "result"), *progress = json_object_get(job, "progress");
+    struct buf text;
+    int e;
+
+    buf_init(&text, LOG_MAX);
+    if (json_is_array(json_object_get(result, "layers")) && json_is_array(json_object_get(result, "advice")))
+        e = sensitivity_text(result, &text);
+    else
+        e = buf_printf(&text, "%s %s: %s, %.0f%%\n", json_string_value(json_object_get(job, "kind")),
+            json_string_value(json_object_get(job, "model")),
+            json_string_value(json_object_get(job, "state")),
+            100 * json_number_value(json_object_get(progress, "fraction")));
+    e = e < 0 ? error_set(err, e, "the text is too large")
+              : reply_text(p, 200, "text/plain; charset=utf-8", text.data ? text.data : "", err);
+    buf_done(&text);
+    return e;
+}
+
 static int get_job(struct request *r, struct reply *p, struct error *err) {
     json_t *job = jobs_get(r->api->jobs, request_param(r, "job"));
+    int e;
 
-    return job ? reply_json(p, 200, job, err) : no_job(r, err);
+    if (!job)
+        return no_job(r, err);
+    if (!request_accepts(r, "text/plain"))
+        return reply_json(p, 200, job, err);
+    e = reply_as_text(p, job, err);
+    json_decref(job);
+    return e;
 }
 
 static int cancel_job(struct request *r, struct reply *p, struct error *err) {
@@ -139,7 +167,7 @@ const struct route jobs_routes[] = {
         .handle = post_job,
         .query = {{"dry_run", QUERY_BOOL, 0, 0, NULL, "Checks and predicts; nothing is queued."}},
         .id = "createJob",
-        .summary = "Queues a job: compress, train or evaluate.",
+        .summary = "Queues a job: compress, train, evaluate or sensitivity.",
         .statuses = "200 202 404 409 422 501 507"},
     {.method = HTTP_GET,
         .path = "/api/v1/jobs",
@@ -160,8 +188,9 @@ const struct route jobs_routes[] = {
         .run = RUN_POOL,
         .handle = get_job,
         .id = "getJob",
-        .summary = "A job with its progress.",
-        .statuses = "200 404"},
+        .summary = "A job with its progress; the table of a sensitivity job as text by Accept.",
+        .statuses = "200 404",
+        .produces = "application/json, text/plain"},
     {.method = HTTP_GET,
         .path = "/api/v1/jobs/{job}/log",
         .scope = SCOPE_READ,

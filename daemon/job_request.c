@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "daemon/job_sensitivity.h"
 #include "daemon/job_train.h"
 #include "daemon/models.h"
 #include "daemon/verdict.h"
@@ -227,7 +228,7 @@ static const struct {
     {"auto", NULL},
     {"compress", check_compress},
     {"evaluate", check_evaluate},
-    {"sensitivity", NULL},
+    {"sensitivity", job_sensitivity_check},
     {"train", job_train_check},
 };
 
@@ -299,6 +300,8 @@ int job_request_for_worker(struct store *s, const json_t *doc, const char *kind,
 
     if (job_is_training(doc))
         return job_train_request(s, doc, kind, output, ret, err);
+    if (job_is_sensitivity(doc))
+        return job_sensitivity_request(s, doc, kind, ret, err);
     r = models_variant(s, name, from ? from : "original", &parent, err);
     if (r == 0)
         r = job_request_pack(s, json_string_value(json_object_get(body, "dataset")), &pack, err);

@@ -15,7 +15,8 @@ int job_request_check_again(struct store *s, const json_t *doc, struct error *er
 /* Of kind train: it makes a model instead of a variant. */
 bool job_is_training(const json_t *doc);
 
-/* The job line for `kind` (compress, train, plan); `output`: where the worker writes, or NULL. */
+/* The job line for `kind` (compress, sensitivity, train, plan); `output`: where the worker writes, or NULL.
+ */
 int job_request_for_worker(struct store *s, const json_t *doc, const char *kind, const char *output,
     json_t **ret, struct error *err);
 

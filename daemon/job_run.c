@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "daemon/activity.h"
 #include "daemon/job_request.h"
+#include "daemon/job_sensitivity.h"
 #include "daemon/job_train.h"
 #include "daemon/jobs_priv.h"
 #include "daemon/models.h"
@@ -236,6 +237,31 @@ static int run_maker(struct jobs *j, json_t *doc, struct follow *f, struct error
     return r;
 }
 
+static int run_sensitivity(
+    struct jobs *j, json_t *doc, struct follow *f, bool *ret_is_over, struct error *err) {
+    json_t *request = NULL;
+    char checkpoint[4096];
+    int r = job_sensitivity_answer(j, doc, err);
+
+    *ret_is_over = r == 1;
+    if (r == 0)
+        r = store_checkpoint_open(j->store, f->id, checkpoint, sizeof(checkpoint), err);
+    else if (r == 1)
+        return 0;
+    if (r == 0)
+        r = job_sensitivity_request(j->store, doc, "sensitivity", &request, err);
+    if (r == 0) {
+        json_object_set_new(request, "checkpoint", json_string(checkpoint));
+        follow(f, request);
+    }
+    json_decref(request);
+    if (r == 0 && f->done)
+        r = job_finish_sensitivity(j, doc, f->done, err);
+    if (r == 0 && f->done)
+        store_checkpoint_drop(j->store, f->id);
+    return r;
+}
+
 /* The documents of the request's variants, or all of the model. */
 static json_t *evaluated_variants(struct jobs *j, const json_t *doc) {
     const char *model = json_string_value(json_object_get(doc, "model"));
@@ -283,6 +309,8 @@ int job_call(struct jobs *j, const char *id, const json_t *request, json_t **ret
 void job_run(struct jobs *j, const char *id) {
     struct follow f = {.j = j, .id = id};
     struct error err = {0};
+    const char *kind;
+    bool is_over = false;
     json_t *doc;
     int r;
 
@@ -290,14 +318,17 @@ void job_run(struct jobs *j, const char *id) {
         return;
     doc = store_get(j->store, STORE_JOB, id);
     j->end_s = time_limit(j, doc);
-    if (!strcmp(json_string_value(json_object_get(doc, "kind")), "evaluate"))
+    kind = json_string_value(json_object_get(doc, "kind"));
+    if (!strcmp(kind, "evaluate"))
         r = run_evaluate(j, doc, &f, &err);
+    else if (!strcmp(kind, "sensitivity"))
+        r = run_sensitivity(j, doc, &f, &is_over, &err);
     else
         r = run_maker(j, doc, &f, &err);
     /* a finished result has set its final state in its own transaction */
     if (r < 0)
         end_without_result(j, doc, &err);
-    else if (!f.done)
+    else if (!f.done && !is_over)
         end_without_result(j, doc, &f.error);
     json_decref(f.done);
     json_decref(doc);

@@ -10,6 +10,7 @@
 
 #include "daemon/job_key.h"
 #include "daemon/job_request.h"
+#include "daemon/job_sensitivity.h"
 #include "daemon/jobs_priv.h"
 #include "daemon/models.h"
 #include "daemon/spawn.h"
@@ -144,6 +145,7 @@ static json_t *shown(struct jobs *j, const json_t *doc) {
 
     json_object_del(copy, "request");
     json_object_del(copy, "crashes");
+    json_object_del(copy, "question");
     pthread_mutex_lock(&j->lock);
     if (!strcmp(j->running, id) && j->progress)
         json_object_set(copy, "progress", j->progress);
@@ -165,6 +167,15 @@ static bool is_like(const json_t *doc, const char *key, const char *value) {
     return !value || (s && !strcmp(s, value));
 }
 
+/* As `shown`, without what is long. */
+static json_t *row_of(struct jobs *j, const json_t *doc) {
+    json_t *row = shown(j, doc), *result = json_object_get(row, "result");
+
+    if (json_is_object(result) && job_is_sensitivity(doc))
+        json_object_set_new(row, "result", job_sensitivity_row(result));
+    return row;
+}
+
 json_t *jobs_list(struct jobs *j, const char *state, const char *model) {
     json_t *all = store_list(j->store, STORE_JOB, NULL), *list = json_array();
 
@@ -173,7 +184,7 @@ json_t *jobs_list(struct jobs *j, const char *state, const char *model) {
         json_t *doc = json_array_get(all, i);
 
         if (is_like(doc, "state", state) && is_like(doc, "model", model))
-            json_array_append_new(list, shown(j, doc));
+            json_array_append_new(list, row_of(j, doc));
     }
     json_decref(all);
     return list;
@@ -266,7 +277,8 @@ static int check(struct jobs *j, const json_t *body, json_t **ret, json_t **ret_
 
     if (r == 0)
         r = resolve_recipe(j, doc, err);
-    if (r == 0 && (json_array_size(json_object_get(doc, "steps")) > 0 || job_is_training(doc)))
+    if (r == 0 && (json_array_size(json_object_get(doc, "steps")) > 0 || job_is_training(doc) ||
+                      job_is_sensitivity(doc)))
         r = plan_with_worker(j, doc, &plan, err);
     else if (r == 0 && !strcmp(json_string_value(json_object_get(doc, "kind")), "compress"))
         r = error_set(err, -EINVAL, "steps is empty");
@@ -341,6 +353,7 @@ static int create(struct jobs *j, const json_t *body, const struct job_key *key,
     json_decref(doc);
     if (r < 0)
         return r;
+    job_sensitivity_try(j, id);
     pthread_mutex_lock(&j->lock);
     pthread_cond_broadcast(&j->changed);
     pthread_mutex_unlock(&j->lock);

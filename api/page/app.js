@@ -138,6 +138,79 @@ function learningChart(metrics) {
   return figure;
 }
 
+// what each layer bears: a table of layers and methods, coloured by damage on a logarithmic scale of eight steps
+const HEAT = { steps: 8, least: 1e-5 };
+const short = (x) => x == null ? "–" : x === 0 ? "0" : x < 1e-3 ? x.toExponential(1) : x.toPrecision(2);
+
+function heatOf(damage, most) {
+  if (!(damage > HEAT.least)) return 0;
+  const range = Math.log(Math.max(most, HEAT.least * 10) / HEAT.least);
+  return Math.min(HEAT.steps - 1, Math.floor(Math.log(damage / HEAT.least) / range * HEAT.steps));
+}
+
+function cellSaid(name, cell, result) {
+  if (cell.reason) return `${name}: ${cell.reason}`;
+  const said = [`${name}: damage ${short(cell.damage)}`];
+  if (cell.agreement != null) said.push(`same answer ${percent(cell.agreement)}`);
+  if (cell.accuracy_difference != null) said.push(`accuracy ${(100 * cell.accuracy_difference).toFixed(1)} points`);
+  const classes = (cell.per_class || []).map((d, i) => [d, result.classes[i]]).sort((a, b) => b[0] - a[0]);
+  if (classes.length) said.push(`worst class ${classes[0][1].class ?? classes[0][1].index} ${short(classes[0][0])}`);
+  if (cell.worst && cell.worst.length) said.push(`worst sample ${cell.worst[0].index} ${short(cell.worst[0].damage)}`);
+  return said.join(", ");
+}
+
+function heatCell(cells, result, most) {
+  const td = el("td", "–", "n");
+  if (!cells) return td;
+  const { compressed, restored } = cells;
+  td.textContent = compressed.reason ? "×" : short(compressed.damage);
+  td.classList.add("heat" + heatOf(compressed.damage, most));
+  td.title = cellSaid("only this layer compressed", compressed, result) + "\n" + cellSaid("all but this one", restored, result);
+  return td;
+}
+
+function heatTable(result) {
+  const all = result.layers.flatMap((row) => row.cells.map((c) => c.compressed.damage ?? 0));
+  const most = Math.max(HEAT.least, ...all), table = el("table", null, "heat"), head = el("tr"), whole = el("tr");
+  head.append(el("th", "Layer"), ...result.methods.map((m) => { const th = el("th", m.label, "n"); th.scope = "col"; return th; }));
+  whole.append(el("th", "all layers"), ...result.methods.map((m) => {
+    const td = el("td", short(m.all.damage), "n");
+    td.title = cellSaid("all layers", m.all, result);
+    return td;
+  }));
+  const rows = result.layers.map((row) => {
+    const tr = el("tr"), th = el("th", row.id);
+    tr.dataset.layer = row.id;
+    th.scope = "row";
+    tr.append(th, ...result.methods.map((_, i) => heatCell(row.cells.find((c) => c.method === i), result, most)));
+    return tr;
+  });
+  table.createTHead().append(head);
+  table.createTBody().append(whole, ...rows);
+  const figure = el("figure"), wide = el("div", null, "wide"), caption = el("figcaption");
+  wide.append(table);
+  caption.append(...result.advice.map((a) => el("span", `${result.methods[a.method].label}: ${a.text}`)));
+  figure.append(wide, caption);
+  return figure;
+}
+
+const tables = new Map(); // by job, once they are there: a finished one does not change
+function sensitivityTable(job) {
+  const details = tables.get(job.id) || el("details");
+  if (tables.has(job.id)) return details;
+  details.append(el("summary", "what each layer bears"));
+  tables.set(job.id, details);
+  details.ontoggle = async () => {
+    if (!details.open || details.querySelector("figure")) return;
+    try {
+      details.append(heatTable((await api("/api/v1/jobs/" + encodeURIComponent(job.id))).result));
+    } catch (e) {
+      details.append(el("p", e.message, "error"));
+    }
+  };
+  return details;
+}
+
 function jobItem(job) {
   const li = el("li");
   li.dataset.job = job.id;
@@ -154,6 +227,7 @@ function jobItem(job) {
     if (chart) li.append(chart);
   }
   if (job.error) li.append(el("p", job.error.message, "error"));
+  if (job.kind === "sensitivity" && job.state === "succeeded") li.append(sensitivityTable(job));
   return li;
 }
 

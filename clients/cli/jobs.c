@@ -173,6 +173,48 @@ static int run_train(struct cli *c, const struct cli_args *a, struct error *err)
     return r < 0 ? r : submit(c, body, a->option[TRAIN_DRY_RUN] != NULL, a->option[TRAIN_WATCH] != NULL, err);
 }
 
+enum {
+    METHODS,
+    SENSITIVITY_DATASET,
+    SENSITIVITY_FROM,
+    SENSITIVITY_SAMPLES,
+    SENSITIVITY_SEED,
+    SENSITIVITY_DRY_RUN,
+    SENSITIVITY_WATCH
+};
+static const struct cli_option sensitivity_options[] = {
+    {"--methods", "JSON", "list of steps, each measured by itself, or a file with one"},
+    {"--dataset", "NAME", "the pictures it is measured on"},
+    {"--from", "VARIANT", "what is compressed (original)"},
+    {"--samples", "N", "how many pictures are looked at (256)"},
+    {"--seed", "N", "start of the random numbers (0)"},
+    {"--dry-run", NULL, "show which layers would be looked at"},
+    {"--watch", NULL, "follow the job to its end and print the table"},
+};
+
+static int run_sensitivity(struct cli *c, const struct cli_args *a, struct error *err) {
+    _cleanup_(json_decrefp) json_t *body = json_pack("{s:s, s:s}", "kind", "sensitivity", "model", a->arg[0]);
+    json_t *methods = NULL;
+    int r;
+
+    if (!a->option[METHODS])
+        return error_set(err, -EINVAL, "--methods JSON is needed");
+    if (!a->option[SENSITIVITY_DATASET])
+        return error_set(err, -EINVAL, "--dataset NAME is needed");
+    r = body_json(a->option[METHODS], &methods, err);
+    if (r == 0) {
+        json_object_set_new(body, "methods", methods);
+        r = set_integer(body, "samples", a->option[SENSITIVITY_SAMPLES], err);
+    }
+    if (r == 0)
+        r = set_integer(body, "seed", a->option[SENSITIVITY_SEED], err);
+    if (r < 0)
+        return r;
+    set_string(body, "dataset", a->option[SENSITIVITY_DATASET]);
+    set_string(body, "from", a->option[SENSITIVITY_FROM]);
+    return submit(c, body, a->option[SENSITIVITY_DRY_RUN] != NULL, a->option[SENSITIVITY_WATCH] != NULL, err);
+}
+
 enum { EVALUATE_DATASET, EVALUATE_SPLIT, EVALUATE_VARIANTS, EVALUATE_WATCH };
 static const struct cli_option evaluate_options[] = {
     {"--dataset", "NAME", "labelled data"},
@@ -215,6 +257,8 @@ const struct cli_command jobs_commands[] = {
         sizeof(compress_options) / sizeof(compress_options[0]), run_compress},
     {"evaluate", "MODEL", "starts a job that measures variants on labelled data", 1, 1, evaluate_options,
         sizeof(evaluate_options) / sizeof(evaluate_options[0]), run_evaluate},
+    {"sensitivity", "MODEL", "starts a job that measures what each layer bears", 1, 1, sensitivity_options,
+        sizeof(sensitivity_options) / sizeof(sensitivity_options[0]), run_sensitivity},
     {"train", "MODEL", "starts a job that makes a model from pictures", 1, 1, train_options,
         sizeof(train_options) / sizeof(train_options[0]), run_train},
     {"jobs", "", "lists the jobs", 0, 0, NULL, 0, run_jobs},

@@ -33,7 +33,7 @@ static void print_help(FILE *to) {
         to);
     for (size_t g = 0; g < N_GROUPS; g++)
         for (const struct cli_command *c = groups[g]; c->name; c++)
-            fprintf(to, "  %-10s %-20s %s\n", c->name, c->args, c->summary);
+            fprintf(to, "  %-11s %-20s %s\n", c->name, c->args, c->summary);
     fputs(
         "\n`bonsai COMMAND --help` shows the options of a command. --json prints the server's documents.\n\n"
         "environment:\n"

@@ -206,6 +206,24 @@ static void show_numbers(const json_t *result) {
             (long long)json_integer_value(json_object_get(e, "n")));
 }
 
+/* The server's own text of a sensitivity job's table. */
+static int show_table(struct watch *w, const char *path, struct error *err) {
+    struct http_request r = {.method = "GET", .path = path, .header = {"Accept: text/plain"}};
+    struct http_reply reply;
+    int rc = http_send(w->cli->http, &r, &reply, err);
+
+    if (rc == 0)
+        fwrite(reply.body.data, 1, reply.body.size, stdout);
+    http_reply_done(&reply);
+    return rc;
+}
+
+static bool is_sensitivity(const json_t *job) {
+    const char *kind = json_string_value(json_object_get(job, "kind"));
+
+    return kind && !strcmp(kind, "sensitivity");
+}
+
 static int judge(struct watch *w, const char *job, struct error *err) {
     _cleanup_(freep) char *path = http_path(w->cli->http, "/api/v1/jobs/%", job);
     const char *state, *why;
@@ -221,6 +239,8 @@ static int judge(struct watch *w, const char *job, struct error *err) {
     state = json_string_value(json_object_get(w->done, "state"));
     why = json_string_value(json_object_get(json_object_get(w->done, "error"), "message"));
     if (state && !strcmp(state, "succeeded")) {
+        if (!was_json && is_sensitivity(w->done))
+            return show_table(w, path, err);
         if (!was_json)
             show_numbers(json_object_get(w->done, "result"));
         return 0;

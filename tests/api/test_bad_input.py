@@ -373,7 +373,7 @@ class Jobs(Refusals):
         self.post(400, "bad_request", "evaluate", evaluate=3)
         self.post(400, "bad_request", "limits.seconds", limits={"seconds": 0})
         self.post(400, "bad_request", "kind", kind="magic")
-        self.post(501, "not_implemented", "sensitivity", kind="sensitivity")
+        self.post(501, "not_implemented", "auto", kind="auto")
 
     def test_names(self):
         self.post(400, "bad_name", variant="x" * 65)

@@ -50,6 +50,20 @@ for (const [name, size, run] of [
       assert.equal(await row.locator("td").nth(1).textContent(), label);
     }
   }],
+  ["what each layer bears is shown by colour and number", desk, async (page) => {
+    const table = page.locator("#jobs details");
+    await table.locator("summary").click();
+    const row = page.locator('#jobs .heat tr[data-layer="/conv2/Conv"]');
+    await row.waitFor();
+    const [half, nearly] = await row.locator("td").evaluateAll((cells) =>
+      cells.map((c) => ({ said: c.textContent, hover: c.title, colour: getComputedStyle(c).backgroundColor })));
+    assert.ok(Number(nearly.said) > Number(half.said), JSON.stringify([half, nearly]));
+    assert.notEqual(nearly.colour, half.colour);
+    assert.match(nearly.hover, /only this layer compressed: damage .*worst class .*\n.*all but this one/);
+    assert.match(await page.locator("#jobs figcaption").first().textContent(), /sparsity=0.95: /);
+    await page.evaluate(() => refresh());
+    assert.ok(await row.isVisible(), "the table stays open when the list is made anew");
+  }],
   ["a training shows how far it is, and how well it does", desk, async (page) => {
     const job = page.locator("#jobs li", { has: page.locator("figure") });
     await job.waitFor();

@@ -40,6 +40,11 @@ def main():
         assert reply.status == 202, reply
         job = d.wait_job(reply.json()["id"], 120)
         assert job["state"] == "succeeded", job
+        reply = d.post("/api/v1/jobs", {"kind": "sensitivity", "model": "lenet5", "dataset": "fashion", "samples": 64, "methods": [
+            {"method": "prune", "granularity": "weight", "scope": "layer", "sparsity": s} for s in (0.5, 0.95)]})
+        assert reply.status == 202, reply
+        job = d.wait_job(reply.json()["id"], 120)
+        assert job["state"] == "succeeded", job
         reply = d.post("/api/v1/jobs", {"kind": "compress", "model": "lenet5", "variant": "taught", "dataset": "fashion",
                                         "steps": [{"method": "finetune", "epochs": 5000, "batch": 16, "lr": 0.001}]})
         assert reply.status == 202, reply
