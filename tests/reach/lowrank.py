@@ -64,7 +64,7 @@ def layers(r, net):
 
 def vgg8(r):
     card = os.path.join(r.folder, "cifar10.json")
-    with open(r.card(reach.RESNET20), encoding="utf-8") as f:
+    with open(r.card(reach.RESNET20)[1], encoding="utf-8") as f:
         found = json.load(f)
     with open(card, "w", encoding="ascii") as f:
         json.dump({key: found[key] for key in ("preprocess", "labels")}, f)

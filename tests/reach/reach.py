@@ -90,7 +90,10 @@ class Reach:
         return net.path or os.path.join(self.args.data, "models", "user", net.name + ".onnx")
 
     def card(self, net):
-        return net.card or os.path.join(self.args.data, "models", "user", net.name + ".json")
+        """Arguments that say how pictures are fed; none for a net that says so itself (card "")."""
+        if net.card == "":
+            return []
+        return ["--preprocess", net.card or os.path.join(self.args.data, "models", "user", net.name + ".json")]
 
     def parent(self, net):
         return Variant(net, self.model(net))
@@ -131,16 +134,32 @@ class Reach:
 
         def make():
             print(f"… {name}", file=sys.stderr, flush=True)
-            given = ["--data", self.data(net.train), "--preprocess", self.card(net)] if data else []
+            given = ["--data", self.data(net.train), *self.card(net)] if data else []
             return self.command(["run", recipe, "--model", model, *given, "--threads", str(self.args.threads), "--seed",
                                  str(seed), "--checkpoint", os.path.join(self.folder, key + ".checkpoint"), "-o", out])["done"]
 
         return Variant(net, out, self.keep(key, make))
 
+    def train(self, name, sets, spec):
+        """A net of the zoo, trained; how it is fed stands in the file."""
+        key = f"train-{name}-{digest(spec, self.args.seed, sets)}"
+        out, path = (os.path.join(self.folder, key + end) for end in (".onnx", ".spec"))
+        with open(path, "w", encoding="ascii") as f:
+            json.dump(spec, f)
+
+        def make():
+            print(f"… training {name}", file=sys.stderr, flush=True)
+            return self.command(["train", path, "--data", self.data(sets[0]), "--test", self.data(sets[1]), "--threads",
+                                 str(self.args.threads), "--seed", str(self.args.seed), "--checkpoint",
+                                 os.path.join(self.folder, key + ".checkpoint"), "-o", out])["done"]
+
+        self.keep(key, make)
+        return Net(name, sets, path=out, card="")
+
     def evaluate(self, variant, test=None):
         key = "evaluate-" + digest(bytes_of(variant.path), test or variant.net.test)
         return Evaluation(self.keep(key, lambda: self.command(
-            ["evaluate", variant.path, "--data", self.data(test or variant.net.test), "--preprocess", self.card(variant.net),
+            ["evaluate", variant.path, "--data", self.data(test or variant.net.test), *self.card(variant.net),
              "--threads", str(self.args.threads)])))
 
     def bench(self, variants, rounds=9, seconds=0.5, options=()):
