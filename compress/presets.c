@@ -5,6 +5,14 @@
 const struct preset presets[] = {
     {"bf16", "Half the bytes: weights in bfloat16", "nothing",
         "[{\"method\":\"quantize\",\"scheme\":\"bf16\"}]"},
+    {"deep-compression",
+        "Fewest bytes in the download container (?container=zst): one weight in twelve stays, in 5-bit codebooks",
+        "labelled pictures",
+        "[{\"method\":\"prune\",\"granularity\":\"weight\",\"sparsity\":0.92,\"schedule\":{\"kind\":\"gradual\"},"
+        "\"recover\":{\"finetune\":{\"epochs\":12,\"lr\":0.02}}},"
+        "{\"method\":\"finetune\",\"epochs\":6,\"lr\":0.01},"
+        "{\"method\":\"quantize\",\"scheme\":\"codebook\",\"bits\":5,\"codebook\":{\"entries\":\"float\"},"
+        "\"recover\":{\"finetune\":{\"epochs\":1,\"lr\":0.0003}}}]"},
     {"fast", "Fewest milliseconds: the least useful channels gone, what is left in 8 bits",
         "labelled pictures",
         "[{\"method\":\"prune\",\"granularity\":\"channel\",\"criterion\":\"taylor\",\"macs\":0.7,"
