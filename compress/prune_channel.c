@@ -54,6 +54,8 @@ static int choose(const struct graph *g, const struct prune_options *o, const st
 
         channel_net_done(net);
         r = channel_net_init(net, g, trusts, layers, start, err);
+        for (int f = 0; f < net->n_families; f++) /* of the step: no override */
+            net->of[f].share = net->of[f].share == o->sparsity ? 0 : net->of[f].share;
         if (r == 0)
             r = judge(net, work, o, &damage, err);
         if (r == 0)
@@ -337,7 +339,6 @@ static int report_end(const struct loop *l, struct error *err) {
 
     for (size_t i = 0; i < l->start.n; i++) {
         const struct layer_entry *e = &l->start.entry[i];
-        _cleanup_(layers_done) struct layers now = {0};
         int node = graph_find_node(g, e->id);
         const struct tensor *w = node >= 0 ? g->values[g->nodes[node].in[1]].init : NULL;
         int64_t rows = !w ? e->rows

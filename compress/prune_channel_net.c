@@ -54,6 +54,13 @@ static int find_families(struct channel_net *net, struct error *err) {
     return 0;
 }
 
+/* A channel may have several rows (grouped convolutions): as many as now. */
+static int count_at_start(const struct channel_net *net, const struct channel_family *of, int64_t rows) {
+    int64_t now = coupling_rows(&net->c, graph_find_node(net->g, of->id))->n;
+
+    return rows > now ? (int)(of->n * rows / now) : of->n;
+}
+
 /* Sizes of families, their parts of the list, and how many go at once. */
 static void size_families(struct channel_net *net, const struct layers *layers, const struct layers *start) {
     int at = 0;
@@ -68,8 +75,8 @@ static void size_families(struct channel_net *net, const struct layers *layers, 
         at += of->n_free;
         of->n_start = of->n;
         for (size_t k = 0; start && k < start->n; k++)
-            if (!strcmp(start->entry[k].id, of->id) && start->entry[k].rows > of->n)
-                of->n_start = (int)start->entry[k].rows;
+            if (!strcmp(start->entry[k].id, of->id))
+                of->n_start = count_at_start(net, of, start->entry[k].rows);
         /* as many as there were at first decide, so that rounds take what one step would */
         of->chunk = of->n_start >= 2 * CHANNEL_BLOCK ? CHANNEL_BLOCK
                     : of->n_start >= 16              ? 8
@@ -126,7 +133,7 @@ double channel_net_macs(const struct channel_net *net) {
     double all = 0;
 
     if (!left || !is_layer)
-        return NAN;
+        return HUGE_VAL; /* memory is short: no goal is met */
     for (size_t i = 0; i < net->g->n_nodes; i++)
         left[i] = 1;
     for (size_t s = 0; s < net->c.n_sites; s++) {

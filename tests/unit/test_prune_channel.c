@@ -221,8 +221,8 @@ static void test_the_same_from_any_number_of_threads(void **state) {
 static void test_constants_of_removed_channels_stay(void **state) {
     static const char *const nets[] = {
         "Conv x=1x1x4x4 w=32x1x3x3 b=32; Sigmoid $; Conv $ w2=32x32x1x1; Flatten $; Gemm $ w4=128x3 b4=3",
-        "Conv x=1x1x4x4 w=32x1x3x3 b=32; Sigmoid $; Conv $ w2=32x32x1x1; BatchNormalization $ g=32 h=32 m=32 pv=32; "
-        "Flatten $; Gemm $ w4=128x3 b4=3",
+        "Conv x=1x1x4x4 w=32x1x3x3 b=32; Sigmoid $; Conv $ w2=32x32x1x1; BatchNormalization $ g=32 h=32 m=32 pv=32; Flatten $; Gemm $ w4=128x3 b4=3",
+        "Conv x=1x1x4x4 w=32x1x3x3 b=32; Sigmoid $; Conv $ w2=32x16x1x1 group=2; Flatten $; Gemm $ w4=128x3 b4=3",
         "Conv x=1x1x4x4 w=32x1x3x3 b=32; Sigmoid $; Flatten $; MatMul $ w4=128x3; Add $ b4=3",
     };
 
@@ -304,6 +304,17 @@ static void test_budgets_of_work_are_met(void **state) {
         }
 }
 
+/* One layer has a share of its own; the other is not touched by it. */
+static void test_a_layer_may_have_its_own_share(void **state) {
+    _cleanup_(pruned_done) struct pruned p = prune(net_text_read(NET).graph,
+        "{\"sparsity\": 0.01, \"scope\": \"layer\", \"overrides\": {\"y3\": {\"sparsity\": 0.5}}}", true, 1);
+
+    (void)state;
+    must(&p, "overrides");
+    assert_int_equal(input_of(p.graph, ids[0], 1)->shape.dim[0], 32);
+    assert_int_equal(input_of(p.graph, ids[2], 1)->shape.dim[0], 16);
+}
+
 static void test_what_cannot_be_is_refused_with_a_reason(void **state) {
     static const struct {
         const char *options, *complaint;
@@ -376,6 +387,7 @@ int main(void) {
         cmocka_unit_test(test_constants_of_removed_channels_stay),
         cmocka_unit_test(test_calibration_after_removal_comes_nearer),
         cmocka_unit_test(test_budgets_of_work_are_met),
+        cmocka_unit_test(test_a_layer_may_have_its_own_share),
         cmocka_unit_test(test_what_cannot_be_is_refused_with_a_reason),
         cmocka_unit_test(test_bn_scale_without_norms_is_refused),
         cmocka_unit_test(test_the_dry_run_says_what_comes),
