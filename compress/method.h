@@ -4,6 +4,7 @@
  *   method.h recipe.h                 the table of methods; a recipe read, planned (dry run) and run
  *   layers.h                          which layers a step touches
  *   samples.h probe.h observer.h      looking at activations
+ *   sensitivity.h graph_cut.h         how far a changed network's answers move; only what differs is computed
  *   quantize*.c encode*.c …           one family of files a method
  *   dataset*.c feed.c evaluate.c      data sets, accuracy
  *   learn.h zoo.h train_job.h         the loop that learns; networks to begin with; the two as a job

@@ -12,139 +12,10 @@
 
 #include "base/cleanup.h"
 #include "compress/prune_weight.h"
-#include "compress/session.h"
-
-#define SAMPLES 256
-#define BATCH   32
+#include "compress/sensitivity.h"
 
 static const double strengths[] = {0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995};
 #define N_STRENGTHS (int)(sizeof(strengths) / sizeof(strengths[0]))
-
-/* ---- answers ---- */
-
-struct answers {
-    float *y; /* [n] */
-    int64_t n, rows, classes;
-    bool is_softmax;
-};
-
-static void answers_done(struct answers *a) {
-    free(a->y);
-}
-
-static int add_outputs(
-    struct answers *a, const struct tensor *y, int64_t first, int64_t all, struct error *err) {
-    int64_t n;
-
-    if (y->dtype != DT_F32 || y->shape.rank < 1 || !shape_count(&y->shape, &n) || y->shape.dim[0] < 1)
-        return error_code(
-            err, -EBADMSG, "method_not_applicable", "the first output is not floats of each sample");
-    a->classes = n / y->shape.dim[0];
-    if (!a->y) {
-        a->n = a->classes * all;
-        a->rows = all;
-        a->y = calloc((size_t)a->n + 1, sizeof(*a->y));
-        if (!a->y)
-            return error_oom(err);
-    }
-    memcpy(a->y + first * a->classes, y->data, (size_t)n * sizeof(*a->y));
-    return 0;
-}
-
-/* The whole network on the first samples. */
-static int answer(const struct work *work, const struct graph *g, struct answers *ret, struct error *err) {
-    const struct samples *s = work->samples;
-    int64_t all = s->n < SAMPLES ? s->n : SAMPLES, item;
-    int64_t step = g->values[g->inputs[0]].shape.dim[0] > 0 ? 1 : BATCH;
-    _cleanup_(freep) float *x = NULL;
-    struct session session = {0};
-    struct graph *copy;
-    int r = graph_clone(g, &copy, err);
-
-    if (r == 0)
-        r = session_open_graph(copy, &session, err);
-    if (r == 0 && (!shape_count(&s->item, &item) || !(x = malloc((size_t)(item * BATCH) * sizeof(*x) + 1))))
-        r = error_oom(err);
-    for (int64_t first = 0; r == 0 && first < all; first += step) {
-        struct tensor in = {.dtype = DT_F32, .shape = s->item, .data = x};
-
-        in.shape.dim[0] = all - first < step ? all - first : step;
-        r = s->read(s->ctx, first, in.shape.dim[0], x, err);
-        if (r == 0)
-            r = session_plan(&session, &in.shape, 1, err);
-        if (r < 0)
-            break;
-        session_run(&session, &in);
-        r = add_outputs(ret, &session.out[0], first, all, err);
-    }
-    session_done(&session);
-    return r;
-}
-
-/* Does each row sum up to 1, as a softmax does? */
-static bool is_softmax(const struct answers *a) {
-    for (int64_t i = 0; i < a->rows; i++) {
-        double sum = 0;
-
-        for (int64_t k = 0; k < a->classes; k++) {
-            sum += (double)a->y[i * a->classes + k];
-            if (a->y[i * a->classes + k] < 0)
-                return false;
-        }
-        if (fabs(sum - 1) > 1e-3)
-            return false;
-    }
-    return true;
-}
-
-static void log_softmax(const struct answers *a, int64_t row, bool is_soft, double *ret) {
-    const float *y = a->y + row * a->classes;
-    double most = -INFINITY, sum = 0;
-
-    for (int64_t k = 0; k < a->classes; k++) {
-        ret[k] = is_soft ? log(fmax((double)y[k], 1e-30)) : (double)y[k];
-        most = fmax(most, ret[k]);
-    }
-    for (int64_t k = 0; k < a->classes; k++)
-        sum += exp(ret[k] - most);
-    for (int64_t k = 0; k < a->classes; k++)
-        ret[k] -= most + log(sum);
-}
-
-static double relative_error(const struct answers *want, const struct answers *have) {
-    double sum = 0, error = 0;
-
-    for (int64_t i = 0; i < want->n; i++) {
-        double d = (double)have->y[i] - (double)want->y[i];
-
-        error += d * d;
-        sum += (double)want->y[i] * (double)want->y[i];
-    }
-    return error / fmax(sum, 1e-30);
-}
-
-#define MAX_CLASSES 100000 /* above it these are pictures */
-
-static int damage_of(const struct answers *want, const struct answers *have, bool is_classifier, double *ret,
-    struct error *err) {
-    _cleanup_(freep) double *p = calloc(2 * (size_t)want->classes + 1, sizeof(*p));
-    double *q = p + want->classes, sum = 0;
-
-    if (!p)
-        return error_oom(err);
-    if (!is_classifier) {
-        *ret = relative_error(want, have);
-        return 0;
-    }
-    for (int64_t i = 0; i < want->rows; i++) {
-        log_softmax(want, i, want->is_softmax, p);
-        log_softmax(have, i, want->is_softmax, q);
-        for (int64_t k = 0; k < want->classes; k++)
-            sum += exp(p[k]) * (p[k] - q[k]);
-    }
-    *ret = sum / (double)want->rows;
-    return 0;
-}
 
 /* ---- curves ---- */
 
@@ -153,14 +24,14 @@ struct curve {
     int n;
 };
 
-static int measure(struct work *work, struct prune_set *s, struct prune_layer *l, const struct answers *want,
-    bool is_classifier, struct curve *ret, struct error *err) {
+static int measure(struct work *work, struct prune_set *s, struct prune_layer *l, struct sensitivity *judge,
+    struct curve *ret, struct error *err) {
     struct prune_set alone = {.o = s->o, .layer = l, .n = 1};
 
     *ret = (struct curve){.n = 1};
     for (int k = 0; k < N_STRENGTHS; k++) {
         _cleanup_(graph_freep) struct graph *g = NULL;
-        _cleanup_(answers_done) struct answers have = {0};
+        _cleanup_(sensitivity_damage_done) struct sensitivity_damage d = {0};
         int r = prune_choose_share(l, strengths[k], err);
 
         if (r == 0)
@@ -168,11 +39,10 @@ static int measure(struct work *work, struct prune_set *s, struct prune_layer *l
         if (r == 0)
             r = prune_write_zeros(g, &alone, err);
         if (r == 0)
-            r = answer(work, g, &have, err);
-        if (r == 0)
-            r = damage_of(want, &have, is_classifier, &ret->damage[ret->n], err);
+            r = sensitivity_judge(judge, 0, g, &d, err);
         if (r < 0)
             return r;
+        ret->damage[ret->n] = sensitivity_cost(&d);
         ret->share[ret->n++] = strengths[k];
     }
     return 0;
@@ -264,26 +134,23 @@ static int share_out(struct prune_set *s, const struct curve *curves, struct err
 }
 
 int prune_sensitivity(struct work *work, struct prune_set *s, json_t *report, struct error *err) {
-    _cleanup_(answers_done) struct answers want = {0};
+    _cleanup_(sensitivity_freep) struct sensitivity *judge = NULL;
     _cleanup_(freep) struct curve *curves = calloc(s->n + 1, sizeof(*curves));
     json_t *list = json_array();
-    bool is_classifier;
     int r;
 
     if (!curves || json_object_set_new(report, "sensitivity", list) < 0)
         return error_oom(err);
     if (!work->samples)
         return error_code(err, -EBADMSG, "data_required", ".scope: 'sensitivity' is measured on samples");
-    r = answer(work, work->graph, &want, err);
-    want.is_softmax = r == 0 && is_softmax(&want);
-    is_classifier = work->graph->values[work->graph->outputs[0]].shape.rank == 2 && want.classes > 1 &&
-                    want.classes < MAX_CLASSES;
+    r = sensitivity_open(
+        work->graph, work->samples, &(struct sensitivity_options){.progress = work->progress}, &judge, err);
     for (size_t i = 0; r == 0 && i < s->n; i++) {
         struct prune_layer *l = &s->layer[i];
 
         r = progress_at(work->progress, (double)i / (double)s->n, "measuring what each layer can spare", err);
         if (r == 0)
-            r = measure(work, s, l, &want, is_classifier, &curves[i], err);
+            r = measure(work, s, l, judge, &curves[i], err);
         if (r == 0)
             r = report_curve(l, &curves[i], list, err);
         memset(l->keep, 1, (size_t)l->n);

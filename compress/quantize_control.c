@@ -6,7 +6,7 @@
 
 #include "base/cleanup.h"
 #include "compress/held_out.h"
-#include "compress/output_damage.h"
+#include "compress/sensitivity.h"
 
 #define DAMAGE_SAMPLES 64
 
@@ -90,24 +90,29 @@ static int most_damage_first(const void *a, const void *b) {
 
 /* With each layer alone, as fast as may be. */
 static int find_damages(struct control *c, struct error *err) {
-    _cleanup_(output_reference_done) struct output_reference reference = {0};
+    const struct sensitivity_options options = {.samples = DAMAGE_SAMPLES, .progress = c->work->progress};
+    _cleanup_(sensitivity_freep) struct sensitivity *judge = NULL;
     struct quantize_options o = *c->o;
     const struct samples *all = c->work->samples;
-    int r = output_reference_init(&reference, c->start, all, DAMAGE_SAMPLES, err);
+    struct samples few = *all;
+    int r = sensitivity_open(c->start, all, &options, &judge, err);
 
+    few.n = few.n > DAMAGE_SAMPLES ? DAMAGE_SAMPLES : few.n;
     o.adaround = o.has_qat = false;
     for (size_t i = 0; r == 0 && i < c->n; i++) {
         const char *include[] = {c->layer[i].glob, NULL};
+        _cleanup_(sensitivity_damage_done) struct sensitivity_damage d = {0};
         struct scope one = *c->scope;
         json_t *report = json_object();
 
         one.include = include;
-        c->work->samples = &reference.samples;
+        c->work->samples = &few;
         r = progress_at(c->work->progress, (double)i / (double)c->n, "which layers cost accuracy", err);
         if (r == 0)
             r = run(c, &o, &one, report, err);
         if (r == 0)
-            r = output_damage(&reference, c->work->graph, &c->layer[i].damage, err);
+            r = sensitivity_judge(judge, 0, c->work->graph, &d, err);
+        c->layer[i].damage = r == 0 ? sensitivity_cost(&d) : 0;
         c->work->samples = all;
         json_decref(report);
     }

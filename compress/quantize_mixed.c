@@ -1,10 +1,10 @@
 /* Bits for each layer under a budget (`mixed`). With each layer's weights alone rounded to each number of
- * bits, how far the network's outputs move is measured; squared distances add up nearly. From 8 bits
- * everywhere, the layer whose next step down costs least for the bytes it saves goes first (the convex hull
- * of each layer's costs, so that a dear step does not hide a cheap one behind it; as of Shoham and Gersho
- * 1988, "Efficient bit allocation for an arbitrary set of quantizers"; bits from measured sensitivity as Dong
- * et al. 2019, "HAWQ"). A budget of bytes ends that walk where they fit; one of accuracy is bisected along
- * it. */
+ * bits, how far the network's answers move is measured (sensitivity.h); such small damages add up nearly.
+ * From 8 bits everywhere, the layer whose next step down costs least for the bytes it saves goes first (the
+ * convex hull of each layer's costs, so that a dear step does not hide a cheap one behind it; as of Shoham
+ * and Gersho 1988, "Efficient bit allocation for an arbitrary set of quantizers"; bits from measured
+ * sensitivity as Dong et al. 2019, "HAWQ"). A budget of bytes ends that walk where they fit; one of accuracy
+ * is bisected along it. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,11 +12,11 @@
 #include "base/cleanup.h"
 #include "compress/fold.h"
 #include "compress/held_out.h"
-#include "compress/output_damage.h"
 #include "compress/quantize.h"
+#include "compress/sensitivity.h"
 #include "engine/ops.h"
 
-#define SENSITIVITY_SAMPLES 128
+#define SAMPLES 128 /* that damage is measured on */
 
 static const int choices[] = {8, 6, 5, 4, 3, 2};
 
@@ -147,17 +147,18 @@ static int round_layer(const struct graph *g, const struct quantize_options *o, 
     return r;
 }
 
-static int find_damages(struct work *work, const struct quantize_options *o,
-    const struct output_reference *ref, const struct layer_entry *e, struct mixed_layer *layer,
-    struct error *err) {
+static int find_damages(struct work *work, const struct quantize_options *o, struct sensitivity *judge,
+    const struct layer_entry *e, struct mixed_layer *layer, struct error *err) {
     for (int k = 0; k < N_CHOICES; k++) {
         _cleanup_(graph_freep) struct graph *rounded = NULL;
+        _cleanup_(sensitivity_damage_done) struct sensitivity_damage d = {0};
         int r = round_layer(work->graph, o, e, choices[k], &rounded, err);
 
         if (r == 0)
-            r = output_damage(ref, rounded, &layer->damage[k], err);
+            r = sensitivity_judge(judge, 0, rounded, &d, err);
         if (r < 0)
             return r;
+        layer->damage[k] = sensitivity_cost(&d);
         /* fewer bits are not better: what measures so is noise */
         if (k > 0 && layer->damage[k] < layer->damage[k - 1])
             layer->damage[k] = layer->damage[k - 1];
@@ -167,14 +168,15 @@ static int find_damages(struct work *work, const struct quantize_options *o,
 
 static int find_sensitivity(struct work *work, const struct quantize_options *o, const struct scope *scope,
     struct mixed *m, struct error *err) {
-    _cleanup_(output_reference_done) struct output_reference ref = {0};
+    const struct sensitivity_options options = {.samples = SAMPLES, .progress = work->progress};
+    _cleanup_(sensitivity_freep) struct sensitivity *judge = NULL;
     _cleanup_(layers_done) struct layers layers = {0};
     int r = layers_list(work->graph, scope, &layers, err);
 
     if (r == 0)
         r = plan(work->graph, o, &layers, NULL, err);
     if (r == 0)
-        r = output_reference_init(&ref, work->graph, work->samples, SENSITIVITY_SAMPLES, err);
+        r = sensitivity_open(work->graph, work->samples, &options, &judge, err);
     m->layer = calloc(layers.n + 1, sizeof(*m->layer));
     if (r == 0 && !m->layer)
         return error_oom(err);
@@ -193,7 +195,7 @@ static int find_sensitivity(struct work *work, const struct quantize_options *o,
             return error_oom(err);
         r = progress_at(work->progress, (double)i / (double)layers.n, "how many bits layers need", err);
         if (r == 0)
-            r = find_damages(work, o, &ref, e, to, err);
+            r = find_damages(work, o, judge, e, to, err);
     }
     return r;
 }

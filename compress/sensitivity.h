@@ -71,6 +71,9 @@ int sensitivity_judge(struct sensitivity *s, size_t base, const struct graph *g,
     struct sensitivity_damage *ret, struct error *err);
 void sensitivity_damage_done(struct sensitivity_damage *d);
 
+/* What small damages of several layers nearly add up in: the divergence, else the square of the error. */
+double sensitivity_cost(const struct sensitivity_damage *d);
+
 /* ---- all at once ---- */
 
 struct sensitivity_ask {

@@ -165,6 +165,10 @@ void score_end(struct score *c) {
     c->d->agreement = same / (double)f->n;
 }
 
+double sensitivity_cost(const struct sensitivity_damage *d) {
+    return isnan(d->kl) ? d->damage * d->damage : d->kl;
+}
+
 void score_done(struct score *c) {
     free(c->error);
     free(c->size);
