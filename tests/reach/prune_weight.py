@@ -3,8 +3,8 @@ layers. Reach: 80% of the weights at most 0.5 point below the parent, 90% at mos
 
 import reach
 
-TRAIN = {"epochs": 12, "lr": 0.05, "batch": 128, "weight_decay": 1e-4}
-GRADUAL = {"method": "prune", "granularity": "weight", "criterion": "magnitude", "scope": "global", "schedule": {"kind": "gradual"}}
+TRAIN = {"epochs": 8, "lr": 0.05, "batch": 128, "weight_decay": 1e-4, "bf16": True, "augment": {"crop_padding": 4, "flip": True}}
+GRADUAL = {"method": "prune", "granularity": "weight", "criterion": "lamp", "scope": "global", "schedule": {"kind": "gradual"}}
 CASES = [
     ("80% of the weights", dict(GRADUAL, sparsity=0.8), 0.005),
     ("90% of the weights", dict(GRADUAL, sparsity=0.9), 0.015),
@@ -22,7 +22,7 @@ def main():
     net = reach.RESNET20
     parent = r.parent(net)
     base = r.evaluate(parent)
-    finetune = dict(TRAIN, epochs=1) if r.args.quick else TRAIN
+    finetune = dict(TRAIN, epochs=2) if r.args.quick else TRAIN
     r.row("parent", base, parent)
     for name, step, allowed in CASES[:2] if r.args.quick else CASES:
         variant = r.run(name.replace(" ", "_").replace(",", ""), net, [dict(step, recover={"finetune": finetune})])
