@@ -27,10 +27,10 @@ const struct preset presets[] = {
         "[{\"method\":\"quantize\",\"scheme\":\"codebook\",\"bits\":4,"
         "\"recover\":{\"finetune\":{\"epochs\":2}}}]"},
     {"sparse", "One weight in ten stays, stored with its place", "labelled pictures",
-        "[{\"method\":\"prune\",\"granularity\":\"weight\",\"sparsity\":0.9,\"schedule\":{\"kind\":\"gradual\"},"
+        "[{\"method\":\"prune\",\"granularity\":\"weight\",\"criterion\":\"lamp\",\"sparsity\":0.9,\"schedule\":{\"kind\":\"gradual\"},"
         "\"recover\":{\"finetune\":{\"epochs\":6}}}]"},
     {"tiny", "Fewest bytes: one weight in five stays, in 4-bit codebooks", "labelled pictures",
-        "[{\"method\":\"prune\",\"granularity\":\"weight\",\"sparsity\":0.8,\"schedule\":{\"kind\":\"gradual\"},"
+        "[{\"method\":\"prune\",\"granularity\":\"weight\",\"criterion\":\"lamp\",\"sparsity\":0.8,\"schedule\":{\"kind\":\"gradual\"},"
         "\"recover\":{\"finetune\":{\"epochs\":4}}},"
         "{\"method\":\"quantize\",\"scheme\":\"codebook\",\"bits\":4,"
         "\"recover\":{\"finetune\":{\"epochs\":2}}}]"},

@@ -1,6 +1,6 @@
 /* How important units are, by the criteria that judge weights. All scores are ≥ 0; a unit of zeros has 0.
  *
- *   magnitude  |w|, of a block the L2 or L1 norm (Han et al. 2015); over several layers by the layer's mean
+ *   magnitude  |w|, of a block the L2 or L1 norm (Han et al. 2015)
  *   lamp       w² / the sum of the layer's squares that are not smaller (Lee et al. 2021, equation 4): what a
  * layer has little of is dear, so that one threshold over all layers gives each its share taylor     mean
  * over minibatches of |sum over the unit of g w| hessian    sum over the unit of w² mean(g²) / 2 random     a
@@ -44,19 +44,6 @@ static void score_magnitude(struct prune_layer *l, const void *w) {
             l->score[i] = fabsf(prune_weight(w, i));
         else
             l->score[i] = (float)(is_l1 ? norm_of(l, w, i, true) : sqrt(norm_of(l, w, i, false)));
-}
-
-/* So that one threshold over all layers does not take whole ones whose weights are small everywhere: by the
- * layer's mean. */
-static void divide_by_mean(struct prune_layer *l) {
-    double sum = 0, n = 0;
-
-    for (int64_t i = 0; i < n_scores(l); i++) {
-        sum += (double)l->score[i];
-        n += l->score[i] > 0;
-    }
-    for (int64_t i = 0; sum > 0 && i < n_scores(l); i++)
-        l->score[i] = (float)((double)l->score[i] * n / sum);
 }
 
 /* ---- lamp ---- */
@@ -120,11 +107,7 @@ int prune_score_weights(
         return 0;
     }
     score_magnitude(l, w);
-    if (l->o->criterion == PRUNE_LAMP)
-        return score_lamp(l, err);
-    if (l->o->scope == PRUNE_GLOBAL && l->o->threshold_sigma <= 0)
-        divide_by_mean(l);
-    return 0;
+    return l->o->criterion == PRUNE_LAMP ? score_lamp(l, err) : 0;
 }
 
 /* ---- gradients ---- */
