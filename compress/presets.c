@@ -9,10 +9,10 @@ const struct preset presets[] = {
         "Fewest bytes in the download container (?container=zst): one weight in twelve stays, in 5-bit codebooks",
         "labelled pictures",
         "[{\"method\":\"prune\",\"granularity\":\"weight\",\"sparsity\":0.92,\"schedule\":{\"kind\":\"gradual\"},"
-        "\"recover\":{\"finetune\":{\"epochs\":12,\"lr\":0.02}}},"
-        "{\"method\":\"finetune\",\"epochs\":6,\"lr\":0.01},"
+        "\"recover\":{\"finetune\":{\"epochs\":20,\"lr\":0.02},\"distill\":{\"knowledge\":[{\"kind\":\"logits\","
+        "\"weight\":0.7,\"temperature\":2}]}}},"
         "{\"method\":\"quantize\",\"scheme\":\"codebook\",\"bits\":5,\"codebook\":{\"entries\":\"float\"},"
-        "\"recover\":{\"finetune\":{\"epochs\":1,\"lr\":0.0003}}}]"},
+        "\"recover\":{\"finetune\":{\"epochs\":1,\"lr\":0.0002}}}]"},
     {"fast", "Fewest milliseconds: the least useful channels gone, what is left in 8 bits",
         "labelled pictures",
         "[{\"method\":\"prune\",\"granularity\":\"channel\",\"criterion\":\"taylor\",\"macs\":0.7,"
