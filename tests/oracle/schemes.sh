@@ -42,5 +42,19 @@ scheme 5e-2 '"scheme":"int4","adaround":true'
 scheme 5e-2 '"scheme":"mixed","budget":{"bytes":0.15}'
 scheme 1e-2 '"scheme":"dynamic"'
 scheme 1e-4 '"scheme":"bf16"'
+for bits in 1 2 3 4 5 8; do
+    scheme 1e-4 "\"scheme\":\"codebook\",\"bits\":$bits,\"codebook\":{\"entries\":\"float\"}"
+    scheme 1e-4 "\"scheme\":\"codebook\",\"bits\":$bits,\"activations\":\"float\""
+    scheme 5e-2 "\"scheme\":\"codebook\",\"bits\":$bits"
+done
+for entries in float int8; do
+    scheme 1e-4 "\"scheme\":\"codebook\",\"activations\":\"float\",\"codebook\":{\"scope\":\"channel\",\"entries\":\"$entries\"}"
+done
+scheme 5e-2 '"scheme":"codebook","codebook":{"scope":"channel"}'
+words='"product":{"dim":5,"words":16}'
+for scheme in '"scheme":"product"' '"scheme":"residual","bits":2'; do
+    scheme 1e-4 "$scheme,\"activations\":\"float\",$words"
+    scheme 5e-2 "$scheme,$words"
+done
 echo "schemes: $count compared"
 exit "$failed"
