@@ -477,6 +477,21 @@ static int break_even(struct run *r, const struct lowrank_options *o, struct err
     return e < 0 ? e : lowrank_saved_write(r->work, r->plan.latencies, err);
 }
 
+/* As the dry run refuses it where times were given. */
+static int check_chosen(const struct lowrank_plan *p, struct error *err) {
+    const char *reason = "";
+
+    for (size_t k = 0; k < p->n; k++) {
+        if (p->item[k].is_chosen)
+            return 0;
+        if (p->item[k].is_wanted)
+            reason = p->item[k].entry->reason;
+    }
+    return error_code(err, -EBADMSG, "method_not_applicable",
+        "method 'lowrank' applies to no layer: %s (\"break_even\": \"macs\" counts operations, not time)",
+        reason);
+}
+
 static int apply(
     struct work *work, const void *options, const struct scope *scope, json_t *report, struct error *err) {
     const struct lowrank_options *o = options;
@@ -498,7 +513,9 @@ static int apply(
     if (e < 0)
         return e;
     lowrank_settle(&r.plan);
-    e = factorise_all(&r, err);
+    e = check_chosen(&r.plan, err);
+    if (e == 0)
+        e = factorise_all(&r, err);
     json_object_set(report, "latencies", r.plan.latencies);
     json_object_set_new(report, "macs_before", json_integer(r.plan.summary->macs));
     json_object_set_new(report, "macs", json_integer(r.plan.macs));
