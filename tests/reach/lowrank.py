@@ -46,7 +46,7 @@ def after_training(r, net, base, decomposition, step):
 
 def speed(r, net, variants, wanted):
     parent = r.parent(net)
-    times, ratios, _ = r.bench([parent, *variants])
+    times, ratios, _ = r.bench([parent, *variants], seconds=1)
     for variant, time, ratio in zip(variants, times[1:], ratios[1:]):
         r.row(f"{net.name}, time", None, variant, None if wanted is None else ratio >= wanted, MACs=macs(variant),
               **{"µs parent, variant": f"{times[0]:.0f}, {time:.0f}", "times faster": f"{ratio:.2f}"})
