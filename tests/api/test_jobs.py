@@ -249,6 +249,7 @@ class Jobs(unittest.TestCase):
         for name, recover in (("spoilt", None), ("taught", {"finetune": learn, "distill": {"labels": False}}),
                               ("taught_both", {"finetune": learn, "distill": {"knowledge": [{"weight": 0.5, "temperature": 2}]}})):
             made = self.job(name, steps=[{**spoil, **({"recover": recover} if recover else {})}], seed=3)
+            self.assertEqual(made.status, 202, made)
             job = self.daemon.wait_job(made.json()["id"])
             self.assertEqual(job["state"], "succeeded", job)
             accuracy[name] = job["result"]["evaluation"]["accuracy"]
@@ -257,20 +258,22 @@ class Jobs(unittest.TestCase):
     def test_what_cannot_be_learnt_is_refused(self):
         job = self.daemon.wait_job(self.job("never", steps=[{"method": "finetune", "batch": 4096}]).json()["id"])
         self.assertEqual((job["state"], job["error"]["code"]), ("failed", "bad_dataset"), job)
-        for steps, sentence in (([INT8[0], {"method": "finetune"}], "node '/conv1/Conv': its weights are encoded (int8)"),
-                                ([{**INT8[0], "recover": {"finetune": {}}}], "recover.finetune trains float weights"),
-                                ([{**INT8[0], "recover": {"distill": {}}}], "recover.distill trains float weights")):
-            made = self.job("never", steps=steps)
-            self.assertEqual((made.status, made.json()["code"]), (422, "method_not_applicable"), made)
-            self.assertIn(sentence, made.json()["error"])
+        words = {"method": "encode", "form": {"code": "product"}, "dim": 4, "words": 16, "layers": {"include": ["/fc1*"]}}
+        made = self.job("never", steps=[words, {"method": "finetune"}])
+        self.assertEqual((made.status, made.json()["code"]), (422, "method_not_applicable"), made)
+        self.assertIn("steps[1]: node '/fc1/Gemm': its weights are encoded (product)", made.json()["error"])
         made = self.job("never", steps=[{"method": "finetune", "recover": {"distill": {"knowledge": [{"kind": "touch"}]}}}])
         self.assertEqual(made.status, 400, made)
         self.assertIn("steps[0].recover.distill.knowledge[0].kind: 'touch' is not one of logits", made.json()["error"])
         made = self.job("never", steps=[INT8[0], {"method": "encode", "form": {"structure": "dense"}, "sparsity": 0.9}])
         self.assertEqual(made.status, 400, made)
         self.assertTrue(made.json()["error"].startswith("steps[1].sparsity: "), made)
-        made = self.job("never", steps=[{"method": "finetune", "layers": {"include": ["/nothing*"]}}])
-        self.assertEqual((made.status, made.json()["code"]), (422, "method_not_applicable"), made)
+        made = self.job("never", steps=[{"method": "finetune", "layers": {"include": ["/conv9*"]}}])
+        self.assertEqual(made.status, 400, made)
+        self.assertIn("steps[0].layers.include: '/conv9*' matches no layer; the nearest are '/conv1/Conv'", made.json()["error"])
+        made = self.job("never", steps=[{"method": "prune", "sparsity": 0.5, "overrides": {"/conv1*": {"scope": "layer"}}}])
+        self.assertEqual(made.status, 400, made)
+        self.assertIn('steps[0].overrides["/conv1*"].scope holds for a whole step', made.json()["error"])
         made = self.job("never", steps=[{"method": "finetune", "augment": {"flip": 1}}])
         self.assertEqual((made.status, made.json()["error"]), (400, "steps[0].augment.flip is not true or false"), made)
         made = self.job("never", steps=[{"method": "finetune", "augment": {"mixup": 2}}])
@@ -302,10 +305,12 @@ class Jobs(unittest.TestCase):
         self.assertEqual([row["reason"] for row in two.json()["layers"] if row["id"].startswith("/fc")],
                          ["its weights are encoded already"] * 3)
 
-        made = self.daemon.post("/api/v1/jobs", {**body, "steps": [{"method": "finetune"}]})
-        self.assertEqual((made.status, made.json()["code"]), (422, "method_not_applicable"), made)
-        self.assertIn("node '/fc1/Gemm': its weights are encoded (codebook); training needs float weights",
-                      made.json()["error"])
+        made = self.daemon.post("/api/v1/jobs", {**body, "variant": "learned_book", "steps": [{"method": "finetune", "epochs": 1, "batch": 32}]})
+        job = self.daemon.wait_job(made.json()["id"])
+        self.assertEqual(job["state"], "succeeded", job)
+        taught = self.loaded_layers("learned_book")
+        self.assertEqual({n: layer["form"] for n, layer in taught.items()}, {n: layer["form"] for n, layer in layers.items()})
+        self.assertEqual(taught["/fc1/Gemm"]["bytes"], layers["/fc1/Gemm"]["bytes"])
 
         made = self.daemon.wait_job(self.daemon.post("/api/v1/jobs", {**body, "variant": "both", "steps": [quantize]}).json()["id"])
         self.assertEqual(made["state"], "succeeded", made)
