@@ -112,7 +112,7 @@ static int fill_layer(const struct graph *g, const struct layer_entry *e, const 
         .n = e->params,
         .n_units = e->params,
         .unit = 1};
-    l->is_alone = l->o->sparsity > step->sparsity || l->o->sparsity < step->sparsity;
+    l->is_alone = l->o != step && l->o->sparsity > 0;
     r = weight_rows_of(g, n, &l->rows, err);
     if (r < 0)
         return r;
