@@ -304,6 +304,34 @@ static void test_budgets_of_work_are_met(void **state) {
         }
 }
 
+/* Judged, removed and trained twice, after training that makes channels small; the goal is the whole step's.
+ */
+static void test_rounds_end_at_the_goal(void **state) {
+    static const char *const kinds[] = {"l1", "group_lasso", "slimming"};
+    _cleanup_(graph_freep) struct graph *before = net_text_read(NET).graph;
+
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        _cleanup_(pruned_done) struct pruned p = {0};
+        const json_t *rounds, *step;
+        char options[512];
+
+        snprintf(options, sizeof(options),
+            "{\"macs\": 0.4, \"schedule\": {\"kind\": \"iterative\", \"rounds\": 2, \"max_drop\": 1}, "
+            "\"regularize\": {\"kind\": \"%s\", \"strength\": 0.001, \"epochs\": 1}, "
+            "\"recover\": {\"finetune\": {\"epochs\": 1, \"batch\": 32, \"lr\": 0.01}}}",
+            kinds[i]);
+        p = prune(net_text_read(NET).graph, options, true, 1);
+        must(&p, options);
+        step = json_array_get(p.report, 0);
+        rounds = json_object_get(step, "rounds");
+        assert_int_equal(json_array_size(rounds), 2);
+        assert_true((double)macs_of(p.graph) <= 0.4 * (double)macs_of(before));
+        assert_true(json_number_value(json_object_get(json_array_get(rounds, 0), "macs_kept")) <= 0.6325);
+        assert_non_null(json_object_get(step, "regularize"));
+    }
+}
+
 /* One layer has a share of its own; the other is not touched by it. */
 static void test_a_layer_may_have_its_own_share(void **state) {
     _cleanup_(pruned_done) struct pruned p = prune(net_text_read(NET).graph,
@@ -387,6 +415,7 @@ int main(void) {
         cmocka_unit_test(test_constants_of_removed_channels_stay),
         cmocka_unit_test(test_calibration_after_removal_comes_nearer),
         cmocka_unit_test(test_budgets_of_work_are_met),
+        cmocka_unit_test(test_rounds_end_at_the_goal),
         cmocka_unit_test(test_a_layer_may_have_its_own_share),
         cmocka_unit_test(test_what_cannot_be_is_refused_with_a_reason),
         cmocka_unit_test(test_bn_scale_without_norms_is_refused),
