@@ -113,8 +113,9 @@ static void on_gradient(
     }
 }
 
-/* Rows and biases of layers; where a batch norm follows, its scale and shift instead: they carry all that the
- * channel does, and what stands before them counts once. */
+/* Rows of layers; where a batch norm follows, its scale instead: it carries all that varies in the channel,
+ * and what stands before it counts once. Biases and shifts are left out: what they give stays in the next
+ * layers' biases (prune_channel_constants.c). */
 static bool is_watched(const struct channel_net *net, const struct coupling_site *s) {
     const struct node *n = &net->g->nodes[s->node];
     _cleanup_(freep) double *factor = malloc(((size_t)s->n + 1) * sizeof(*factor));
@@ -122,8 +123,8 @@ static bool is_watched(const struct channel_net *net, const struct coupling_site
     if (!factor || s->role == COUPLING_COLUMN)
         return false;
     if (!strcmp(n->op_type, "BatchNormalization"))
-        return s->input <= 2;
-    return n->op->couple == OP_COUPLE_FREE && !channel_norm_factors(net->g, s->node, s->n, factor, NULL);
+        return s->input == 1;
+    return s->role == COUPLING_ROW && !channel_norm_factors(net->g, s->node, s->n, factor, NULL);
 }
 
 static int score_gradients(struct channel_net *net, struct work *work, bool is_hessian, struct error *err) {
