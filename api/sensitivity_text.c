@@ -16,7 +16,9 @@ static const char *text_of(const json_t *o, const char *key) {
 static void put_number(const json_t *cell, char ret[static CELL_MAX]) {
     const json_t *d = json_object_get(cell, "damage");
 
-    if (json_is_number(d))
+    if (json_is_true(json_object_get(cell, "unchanged")))
+        snprintf(ret, CELL_MAX, "=");
+    else if (json_is_number(d))
         snprintf(ret, CELL_MAX, "%.3g", json_number_value(d));
     else
         snprintf(ret, CELL_MAX, "%s", cell ? "x" : "-");
@@ -131,7 +133,8 @@ static void put_rows(const json_t *result, struct buf *b) {
         first = size > first ? size : first;
     }
     first = first > FIRST_MAX ? FIRST_MAX : first;
-    buf_puts(b, "\nwith only this layer compressed (with all but this one)\n");
+    buf_puts(b,
+        "\nwith only this layer compressed (with all but this one); = left as it was, x could not be done\n");
     buf_printf(b, "%-*s", first, "layer");
     for (size_t m = 0; m < n; m++) {
         snprintf(cell, sizeof(cell), "[%zu]", m);

@@ -291,12 +291,14 @@ static int take_changed(
     return r;
 }
 
-static void find_wanted(struct judging *j, const struct graph *g) {
+static void find_wanted(struct judging *j, const struct graph *g, bool *ret_same) {
+    *ret_same = true;
     for (size_t o = 0; o < g->n_outputs; o++) {
-        bool same = !j->s->o.is_uncached &&
-                    !memcmp(&j->digests.value[g->outputs[o]], &j->b->digests.value[j->b->graph->outputs[o]],
-                        sizeof(struct cut_digest));
+        bool same = !memcmp(&j->digests.value[g->outputs[o]], &j->b->digests.value[j->b->graph->outputs[o]],
+            sizeof(struct cut_digest));
 
+        *ret_same = *ret_same && same;
+        same = same && !j->s->o.is_uncached;
         j->of_output[o] = same ? -1 : (int)j->n_wanted;
         if (!same)
             j->wanted[j->n_wanted++] = g->outputs[o];
@@ -322,7 +324,7 @@ int sensitivity_judge(struct sensitivity *s, size_t base, const struct graph *g,
         r = score_begin(s, &d, &j.score, err);
     if (r < 0)
         return r;
-    find_wanted(&j, g);
+    find_wanted(&j, g, &d.is_same);
     r = sensitivity_run(
         s, b, g, s->o.is_uncached ? NULL : &j.digests, j.wanted, j.n_wanted, take_changed, &j, err);
     if (r < 0)

@@ -44,6 +44,7 @@ struct sensitivity_facts {
 
 struct sensitivity_damage {
     double damage;
+    bool is_same;         /* the network is its base: nothing was changed */
     double kl, agreement; /* mean; share of samples with the parent's class; NAN: no classifier */
     int64_t n01, n10;     /* with labels: right before and wrong now; wrong before and right now */
     double *relative_l2;  /* [n_outputs] */

@@ -27,11 +27,11 @@ static const json_t *cell_of(const json_t *row, size_t method) {
     return NULL;
 }
 
-/* -1: not measured. */
+/* -1: not measured, or of a layer that the step left as it was. */
 static double damage(const json_t *row, size_t method, const char *which) {
-    const json_t *d = json_object_get(json_object_get(cell_of(row, method), which), "damage");
+    const json_t *cell = json_object_get(cell_of(row, method), which), *d = json_object_get(cell, "damage");
 
-    return json_is_number(d) ? json_number_value(d) : -1;
+    return json_is_number(d) && !json_is_true(json_object_get(cell, "unchanged")) ? json_number_value(d) : -1;
 }
 
 static double mean_alone(const json_t *rows, size_t method) {
@@ -78,7 +78,7 @@ static void put_names(struct buf *b, const json_t *list) {
 
 static void put_text(struct buf *b, const struct judged *j, double all) {
     if (all >= 0 && all <= NO_DAMAGE)
-        buf_puts(b, "all layers together do no damage to speak of: they bear more");
+        buf_puts(b, "all layers together do no damage to speak of");
     if (json_array_size(j->leave_out) > 0) {
         buf_puts(b, "leave out ");
         put_names(b, j->leave_out);

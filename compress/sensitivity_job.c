@@ -378,12 +378,14 @@ static bool is_fatal(int r) {
     return r == -ECANCELED || r == -ENOMEM || r == -ENOSPC || r == -EIO;
 }
 
-static int judge(struct running *r, size_t base, const struct graph *g, json_t **ret, struct error *err) {
+static int judge(
+    struct running *r, size_t base, const struct graph *g, bool *ret_same, json_t **ret, struct error *err) {
     _cleanup_(sensitivity_damage_done) struct sensitivity_damage d = {0};
     int e = sensitivity_judge(r->s, base, g, &d, err);
 
     if (e < 0)
         return e;
+    *ret_same = d.is_same;
     *ret = sensitivity_cell(sensitivity_facts(r->s), &r->classes, &r->samples, &d);
     return *ret ? 0 : error_oom(err);
 }
@@ -392,10 +394,13 @@ static int fill(
     struct running *r, size_t method, const char *only, const char *but, json_t **ret, struct error *err) {
     _cleanup_(graph_freep) struct graph *g = NULL;
     struct error why = {0};
+    bool is_same = false;
     int e = compress(r, method, only, but, &g, &why);
 
     if (e == 0)
-        e = judge(r, only ? r->alone[method] : r->whole[method], g, ret, &why);
+        e = judge(r, only ? r->alone[method] : r->whole[method], g, &is_same, ret, &why);
+    if (e == 0 && is_same && only) /* the step has thought better of it */
+        json_object_set_new(*ret, "unchanged", json_true());
     if (e == 0)
         return 0;
     if (is_fatal(e))
@@ -407,11 +412,12 @@ static int fill(
 /* The only layer of a step restored: the parent as the step finds it. */
 static int fill_none(struct running *r, size_t method, json_t **ret, struct error *err) {
     _cleanup_(graph_freep) struct graph *g = NULL;
+    bool is_same;
     int e = graph_clone(r->t.parent, &g, err);
 
     if (e == 0)
         e = recipe_prepare_step(r->t.job->spec->recipe, method, g, err);
-    return e < 0 ? e : judge(r, r->alone[method], g, ret, err);
+    return e < 0 ? e : judge(r, r->alone[method], g, &is_same, ret, err);
 }
 
 static int fill_cell(struct running *r, size_t method, const char *id, json_t *cells, struct error *err) {
@@ -456,6 +462,7 @@ static int fill_method(struct running *r, size_t method, struct error *err) {
     const json_t *step = json_array_get(r->t.job->spec->methods, method);
     _cleanup_(graph_freep) struct graph *before = NULL, *g = NULL;
     json_t *all = NULL;
+    bool is_same;
     int e;
 
     json_array_append_new(r->methods,
@@ -473,7 +480,7 @@ static int fill_method(struct running *r, size_t method, struct error *err) {
     if (e == 0)
         e = sensitivity_add_base(r->s, g, &r->whole[method], err);
     if (e == 0)
-        e = judge(r, r->whole[method], g, &all, err);
+        e = judge(r, r->whole[method], g, &is_same, &all, err);
     if (e < 0)
         return e == -ECANCELED ? e : error_prefix(err, e, "methods[%zu]", method);
     json_object_set_new(json_array_get(r->methods, method), "all", all);

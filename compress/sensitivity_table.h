@@ -7,6 +7,7 @@
  *
  *   cell: {"damage", "kl", "relative_l2": [of each output], "agreement", "accuracy_difference", "ci95",
  *          "per_class": [damage, as `classes`], "worst": [{"index", "damage", "before", "after"}]}
+ *         "unchanged": true where the step left its only layer as it was
  *         or {"reason"}: it could not be done, and why
  *
  * `classes` and what goes with them stand with classifiers, accuracies with labels. Numbers have five

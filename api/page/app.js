@@ -150,6 +150,7 @@ function heatOf(damage, most) {
 
 function cellSaid(name, cell, result) {
   if (cell.reason) return `${name}: ${cell.reason}`;
+  if (cell.unchanged) return `${name}: left as it was`;
   const said = [`${name}: damage ${short(cell.damage)}`];
   if (cell.agreement != null) said.push(`same answer ${percent(cell.agreement)}`);
   if (cell.accuracy_difference != null) said.push(`accuracy ${(100 * cell.accuracy_difference).toFixed(1)} points`);
@@ -163,7 +164,7 @@ function heatCell(cells, result, most) {
   const td = el("td", "–", "n");
   if (!cells) return td;
   const { compressed, restored } = cells;
-  td.textContent = compressed.reason ? "×" : short(compressed.damage);
+  td.textContent = compressed.reason ? "×" : compressed.unchanged ? "=" : short(compressed.damage);
   td.classList.add("heat" + heatOf(compressed.damage, most));
   td.title = cellSaid("only this layer compressed", compressed, result) + "\n" + cellSaid("all but this one", restored, result);
   return td;

@@ -134,6 +134,7 @@ static void test_an_unchanged_network_has_no_damage_and_is_not_run(void **state)
     _cleanup_(sensitivity_damage_done) struct sensitivity_damage d = judge(s, g);
 
     (void)state;
+    assert_true(d.is_same);
     assert_true(d.damage == 0 && d.kl == 0 && d.agreement == 1 && d.relative_l2[0] == 0);
     assert_int_equal(sensitivity_facts(s)->layers_run, before);
     assert_int_equal(sensitivity_facts(s)->n_classes, 5);
@@ -189,7 +190,7 @@ static void compare_caches(const char *text, int n_layers) {
 
         for (int c = 0; c < 3; c++)
             d[c] = judge(s[c], changed);
-        assert_true(d[2].damage > 1e-6);
+        assert_true(d[2].damage > 1e-6 && !d[2].is_same && !d[0].is_same);
         /* cut is cut, kept or not: the same numbers */
         assert_true(d[0].damage == d[1].damage);
         assert_true(fabs(d[0].damage - d[2].damage) < 1e-4 * d[2].damage + 1e-7);
