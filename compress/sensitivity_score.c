@@ -57,7 +57,7 @@ int score_parent(struct sensitivity *s, struct error *err) {
 }
 
 static void log_softmax(const float *y, int64_t n, bool is_soft, double *ret) {
-    double most = -INFINITY, sum = 0;
+    double most = -HUGE_VAL, sum = 0;
 
     for (int64_t k = 0; k < n; k++) {
         ret[k] = is_soft ? log(fmax((double)y[k], 1e-30)) : (double)y[k];
@@ -89,8 +89,8 @@ int score_begin(struct sensitivity *s, struct sensitivity_damage *d, struct scor
         .size = calloc(n_out + 1, sizeof(*c.size)),
         .p = calloc(2 * (size_t)s->facts.n_classes + 1, sizeof(*c.p))};
 
-    *d = (struct sensitivity_damage){.kl = NAN,
-        .agreement = NAN,
+    *d = (struct sensitivity_damage){.kl = (double)NAN,
+        .agreement = (double)NAN,
         .relative_l2 = calloc(n_out + 1, sizeof(*d->relative_l2)),
         .sample = calloc(n + 1, sizeof(*d->sample)),
         .answer = s->facts.n_classes ? calloc(n + 1, sizeof(*d->answer)) : NULL};
