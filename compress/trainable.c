@@ -1,6 +1,7 @@
 #include "compress/trainable.h"
 
 #include <errno.h>
+#include <math.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -282,6 +283,30 @@ static bool is_scale_of(const struct train_param *p, const char *name) {
     return strncmp(p->name, name, n) == 0 && strcmp(p->name + n, "/scale") == 0;
 }
 
+/* A step that is too large for a value's scale would take the value away for good. */
+#define SCALE_WITHIN 4.0f
+
+static float kept_within(const struct trainable_value *v, float scale) {
+    return fminf(fmaxf(scale, v->lsq.scale / SCALE_WITHIN), v->lsq.scale * SCALE_WITHIN);
+}
+
+static int confine_scales(
+    void *ctx, struct trainer *trainer, int64_t step, int64_t n_steps, struct error *err) {
+    struct trainable *t = ctx;
+
+    (void)step;
+    (void)n_steps;
+    (void)err;
+    for (size_t i = 0; i < trainer_n_params(trainer); i++) {
+        const struct train_param *p = trainer_param(trainer, i);
+
+        for (size_t k = 0; p->value < 0 && k < t->n_values; k++)
+            if (t->value[k].learns && is_scale_of(p, t->value[k].name))
+                p->data[0] = kept_within(&t->value[k], p->data[0]);
+    }
+    return 0;
+}
+
 /* Learned scales are parameters of the transforms, which have no place in a graph. */
 static int read_scales(void *ctx, const struct trainer *trainer, struct error *err) {
     struct trainable *t = ctx;
@@ -291,7 +316,7 @@ static int read_scales(void *ctx, const struct trainer *trainer, struct error *e
 
         for (size_t k = 0; p->value < 0 && k < t->n_values; k++)
             if (t->value[k].learns && is_scale_of(p, t->value[k].name))
-                t->value[k].learned = p->data[0];
+                t->value[k].learned = kept_within(&t->value[k], p->data[0]);
         for (size_t k = 0; p->value < 0 && k < t->n_layers; k++) {
             struct trainable_layer *l = &t->layer[k];
             int node = graph_find_node(t->graph, l->id);
@@ -320,7 +345,7 @@ void trainable_run(struct trainable *t, struct learn_run *run) {
     run->n_activations = t->n_values;
     run->transforms_key = t->key;
     if (t->learns_scales) {
-        t->hook = (struct learn_hook){.ctx = t, .done = read_scales};
+        t->hook = (struct learn_hook){.ctx = t, .begin = confine_scales, .done = read_scales};
         run->hook = &t->hook;
     }
     if (trainable_is_encoded(t)) {

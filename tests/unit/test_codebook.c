@@ -48,7 +48,7 @@ static double optimum(const float *values, int n, int k) {
     memcpy(v, values, (size_t)n * sizeof(*v));
     qsort(v, (size_t)n, sizeof(*v), by_value);
     for (int i = 0; i <= n; i++)
-        best[i] = i ? INFINITY : 0;
+        best[i] = i ? (double)INFINITY : 0;
     for (int word = 0; word < k; word++) {
         for (int end = 0; end <= n; end++) {
             double sum = 0, square = 0;
@@ -255,7 +255,7 @@ static void test_more_bits_leave_less_error(void **state) {
     (void)state;
     fill_layer(w);
     for (int kind = 0; kind < 3; kind++) {
-        double before = INFINITY;
+        double before = (double)INFINITY;
 
         for (int bits = 1; bits <= 8; bits++) {
             struct codebook_fit_options o = {
@@ -428,7 +428,7 @@ static void test_codes_are_the_nearest_words(void **state) {
     for (int i = 0; i < 37 * DIM; i++)
         assert_true(words[i] == rintf(words[i]));
     for (int i = 0; i < VECTORS; i++) {
-        double least = INFINITY, own = 0;
+        double least = (double)INFINITY, own = 0;
 
         for (int k = 0; k < 37; k++) {
             double sum = 0;

@@ -7,7 +7,9 @@
 #include "base/cleanup.h"
 #include "compress/recipe.h"
 #include "compress/session.h"
+#include "compress/trainable.h"
 #include "engine/pass.h"
+#include "engine/train/trainer.h"
 #include "engine/weight.h"
 #include "tests/unit/cmocka_all.h"
 #include "tests/unit/net_text.h"
@@ -40,7 +42,10 @@ static void result_done(struct result *r) {
 }
 
 static struct graph *net(void) {
-    return net_text_read(NET).graph;
+    struct graph *g = net_text_read(NET).graph;
+
+    g->values[g->inputs[0]].shape.dim[0] = -1;
+    return g;
 }
 
 /* Takes `g`. */
@@ -303,6 +308,112 @@ static void test_the_engine_runs_what_the_forms_mean(void **state) {
     }
 }
 
+/* ---- training aware of the rounding ---- */
+
+enum { BATCH = 8, CLASSES = 10 };
+
+struct trained {
+    struct trainer *trainer;
+    struct trainable *t;
+    struct learn_run run;
+};
+
+static void trained_done(struct trained *t) {
+    trainer_free(t->trainer);
+    trainable_free(t->t);
+}
+
+/* Some steps through the forms of `g` on one minibatch; losses of the first and the last. */
+static void train(struct graph *g, bool learns, struct trained *ret, double *ret_first, double *ret_last) {
+    const struct trainable_options to = {.learns_scales = learns};
+    _cleanup_(optim_done) struct optim optim = {.kind = optim_find("sgd")};
+    struct optim_param p = optim_defaults();
+    const struct loss loss = {.kind = loss_find("cross_entropy")};
+    struct trainer_options o = {.batch = BATCH, .lanes = 1};
+    float targets[BATCH * CLASSES] = {0};
+    struct error err = {0};
+
+    if (trainable_open(g, &to, &ret->t, &err) < 0)
+        fail_msg("%s", err.text);
+    trainable_run(ret->t, &ret->run);
+    o.weights = ret->run.weights;
+    o.n_weights = ret->run.n_weights;
+    o.activations = ret->run.activations;
+    o.n_activations = ret->run.n_activations;
+    if (trainer_new(trainable_graph(ret->t), &samples.item, &o, &ret->trainer, &err) < 0)
+        fail_msg("%s", err.text);
+    p.clip = 1;
+    assert_int_equal(optim_init(&optim, optim.kind, &p, trainer_n_gradients(ret->trainer), &err), 0);
+    for (int i = 0; i < BATCH; i++) {
+        read_samples(NULL, i, 1, trainer_input(ret->trainer, i), NULL);
+        targets[i * CLASSES + i * 3 % CLASSES] = 1;
+    }
+    for (int step = 0; step < 60; step++) {
+        double found = trainer_gradients(ret->trainer, NULL, &loss, targets);
+
+        *(step ? ret_last : ret_first) = found;
+        assert_true(trainer_move(ret->trainer, NULL, &optim, 0.0005f));
+        if (ret->run.hook)
+            assert_int_equal(ret->run.hook->begin(ret->run.hook->ctx, ret->trainer, step, 60, &err), 0);
+    }
+    if (ret->run.hook)
+        assert_int_equal(ret->run.hook->done(ret->run.hook->ctx, ret->trainer, &err), 0);
+}
+
+/* How far the file's answers are from the trainer's, by the largest of these. */
+static double difference(struct trained *t, const struct graph *closed) {
+    static const struct shape input = {.rank = 4, .dim = {1, 3, 12, 12}};
+    _cleanup_(session_done) struct session s = {0};
+    _cleanup_(freep) float *x = alloc_aligned(ITEM * sizeof(*x) + 64);
+    struct tensor in = {.dtype = DT_F32, .shape = input, .data = x};
+    struct graph *copy = NULL;
+    double most = 0, largest = 0;
+
+    assert_int_equal(graph_clone(closed, &copy, NULL), 0);
+    assert_int_equal(session_open_graph(copy, &s, NULL), 0);
+    assert_int_equal(session_plan(&s, &input, 1, NULL), 0);
+    trainer_forward(t->trainer, NULL);
+    for (int i = 0; i < BATCH; i++) {
+        const float *want = trainer_output(t->trainer, i);
+
+        read_samples(NULL, i, 1, x, NULL);
+        session_run(&s, &in);
+        for (int k = 0; k < CLASSES; k++) {
+            most = fmax(most, fabs((double)(want[k] - ((const float *)s.out[0].data)[k])));
+            largest = fmax(largest, fabs((double)want[k]));
+        }
+    }
+    return most / largest;
+}
+
+static void test_the_file_answers_as_what_was_trained(void **state) {
+    static const char *const steps[] = {
+        "[{\"method\":\"quantize\",\"scheme\":\"int8\"}]",
+        "[{\"method\":\"quantize\",\"scheme\":\"fixed\",\"bits\":4}]",
+        "[{\"method\":\"quantize\",\"scheme\":\"codebook\",\"bits\":3}]",
+        "[{\"method\":\"quantize\",\"scheme\":\"codebook\",\"bits\":3,\"codebook\":{\"entries\":\"float\"}}]",
+    };
+
+    (void)state;
+    for (size_t k = 0; k < 4; k++)
+        for (int learns = 0; learns < 2; learns++) {
+            _cleanup_(result_done) struct result r = run(net(), steps[k], &samples, 1);
+            _cleanup_(trained_done) struct trained t = {0};
+            _cleanup_(graph_freep) struct graph *saved = NULL, *closed = NULL;
+            double first = 0, last = 0;
+
+            train(r.graph, learns, &t, &first, &last);
+            assert_true(last < 0.9 * first);
+            assert_int_equal(graph_clone(trainable_graph(t.t), &saved, NULL), 0);
+            assert_int_equal(trainer_save(t.trainer, saved, NULL), 0);
+            assert_int_equal(trainable_close(t.t, saved, &closed, NULL), 0);
+            /* entries of int8 are rounded once more, the input of a layer by a step at most */
+            assert_true(difference(&t, closed) < (k == 3 ? 1e-3 : 0.08));
+            assert_string_equal(
+                weight_form_name(weight_of(closed, 1)), weight_form_name(weight_of(r.graph, 1)));
+        }
+}
+
 static void test_the_same_seed_gives_the_same_file(void **state) {
     static const char *const steps[] = {
         "[{\"method\":\"quantize\",\"scheme\":\"codebook\",\"codebook\":{\"init\":\"kmeans++\"}}]",
@@ -330,6 +441,7 @@ int main(void) {
         cmocka_unit_test(test_a_book_a_channel_is_nearer_than_one_a_layer),
         cmocka_unit_test(test_stages_add_up),
         cmocka_unit_test(test_the_engine_runs_what_the_forms_mean),
+        cmocka_unit_test(test_the_file_answers_as_what_was_trained),
         cmocka_unit_test(test_the_same_seed_gives_the_same_file),
     };
 
