@@ -162,7 +162,7 @@ class Reach:
             ["evaluate", variant.path, "--data", self.data(test or variant.net.test), *self.card(variant.net),
              "--threads", str(self.args.threads)])))
 
-    def bench(self, variants, rounds=9, seconds=0.5, options=()):
+    def bench(self, variants, rounds=9, seconds=1, options=()):
         """Median microseconds of each, and the median over rounds of the first one's time by each one's: they take turns."""
         times = [[] for _ in variants]
         layers = [None] * len(variants)
