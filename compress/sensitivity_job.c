@@ -174,6 +174,9 @@ static int open_table(const struct sensitivity_job *job, struct table *t, struct
     r = onnx_read_fd(fd, &t->parent, err);
     if (r == 0)
         r = halves_widen(t->parent, &t->halves, err);
+    if (r == 0 && t->parent->n_inputs != 1)
+        r = error_code(err, -EBADMSG, "method_not_applicable",
+            "the model has %zu inputs; damage is measured on networks of one input", t->parent->n_inputs);
     for (size_t m = 0; r == 0 && m < t->n_methods; m++) {
         _cleanup_(graph_freep) struct graph *g = NULL;
         json_t *plan = NULL;

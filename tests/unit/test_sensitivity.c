@@ -313,6 +313,17 @@ static void test_it_can_be_cancelled(void **state) {
     assert_null(s);
 }
 
+static void test_networks_of_two_inputs_are_refused(void **state) {
+    _cleanup_(graph_freep) struct graph *g = net_text_read("Add x=1x1x8x8 x2=1x1x8x8").graph;
+    struct sensitivity *s = NULL;
+    struct error err = {0};
+
+    (void)state;
+    assert_int_equal(sensitivity_open(g, &samples, NULL, &s, &err), -EBADMSG);
+    assert_string_equal(err.code, "method_not_applicable");
+    assert_non_null(strstr(err.text, "2 inputs"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values_before_the_change_are_the_same_and_none_after),
@@ -325,6 +336,7 @@ int main(void) {
         cmocka_unit_test(test_networks_of_several_outputs_are_judged_by_the_worst),
         cmocka_unit_test(test_all_asks_are_answered_or_none),
         cmocka_unit_test(test_it_can_be_cancelled),
+        cmocka_unit_test(test_networks_of_two_inputs_are_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
