@@ -129,7 +129,7 @@ static void test_roots_and_solutions(void **state) {
 }
 
 static void test_what_cannot_be_is_an_error(void **state) {
-    double a[4] = {1, NAN, NAN, 1}, values[2], zero[4] = {0}, b[2] = {1, 1};
+    double a[4] = {1, (double)NAN, (double)NAN, 1}, values[2], zero[4] = {0}, b[2] = {1, 1};
     struct error err = {0};
 
     (void)state;
