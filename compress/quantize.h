@@ -167,7 +167,8 @@ int quantized_most(int bits);
  * else a codebook of the integers. Returns the value id of the weights, or a negative errno. */
 int quantize_codes_emit(struct graph *g, const char *id, const struct weight_rows *rows,
     const struct quantized_weights *q, struct error *err);
-/* The form's name, and its bytes: packed, with scales. */
+/* The form's name, and its bytes in the file: codes (those of 3, 5, 6 and 7 bits take a byte each), scales,
+ * and the table that packed codes are looked up in. */
 const char *quantize_codes_form(int bits);
 int64_t quantize_codes_bytes(int bits, int64_t params, int64_t n_scale);
 

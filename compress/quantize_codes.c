@@ -18,7 +18,10 @@ const char *quantize_codes_form(int bits) {
 }
 
 int64_t quantize_codes_bytes(int bits, int64_t params, int64_t n_scale) {
-    return (params * bits + 7) / 8 + 4 * n_scale;
+    bool is_packed = bits == 2 || bits == 4;
+    int64_t table = is_packed ? 256 * (8 / bits) : bits == 8 ? 0 : 1 << bits;
+
+    return (is_packed ? (params * bits + 7) / 8 : params) + table + (int64_t)sizeof(float) * n_scale;
 }
 
 static int put_bytes(

@@ -3,8 +3,9 @@
  * From 8 bits everywhere, the layer whose next step down costs least for the bytes it saves goes first (the
  * convex hull of each layer's costs, so that a dear step does not hide a cheap one behind it; as of Shoham
  * and Gersho 1988, "Efficient bit allocation for an arbitrary set of quantizers"; bits from measured
- * sensitivity as Dong et al. 2019, "HAWQ"). A budget of bytes ends that walk where they fit; one of accuracy
- * is bisected along it. */
+ * sensitivity as Dong et al. 2019, "HAWQ"). Bytes are those of the weights in the file, in which 4 and 2 bits
+ * are packed and all others would take a byte. A budget of bytes ends the walk where they fit; one of
+ * accuracy is bisected along it. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,7 @@
 
 #define SAMPLES 128 /* that damage is measured on */
 
-static const int choices[] = {8, 6, 5, 4, 3, 2};
+static const int choices[] = {8, 4, 2};
 
 #define N_CHOICES ((int)(sizeof(choices) / sizeof(choices[0])))
 
@@ -75,8 +76,19 @@ static int64_t budget_bytes(const struct quantize_options *o, int64_t parent) {
 
 static int refuse_budget(int64_t wanted, int64_t least, int64_t parent, struct error *err) {
     return error_code(err, -EBADMSG, "method_not_applicable",
-        "budget.bytes: %lld bytes cannot be reached; with 2 bits everywhere it is %lld (%.4f of the parent)",
+        "budget.bytes: %lld bytes cannot be reached; the least is %lld (%.4f of the parent)",
         (long long)wanted, (long long)least, (double)least / (double)(parent > 0 ? parent : 1));
+}
+
+static int64_t least_bytes(int64_t params, int64_t scales) {
+    int64_t least = INT64_MAX;
+
+    for (int k = 0; k < N_CHOICES; k++) {
+        int64_t n = quantize_codes_bytes(choices[k], params, scales);
+
+        least = n < least ? n : least;
+    }
+    return least;
 }
 
 /* What each layer gets is known once its sensitivity is: here all shrink alike. */
@@ -92,7 +104,7 @@ static int plan(const struct graph *g, const void *options, struct layers *layer
         parent += e->form ? e->bytes : 4 * e->params;
         rest += e->is_selected ? 0 : e->bytes;
         most += e->is_selected ? quantize_codes_bytes(8, e->params, scales_of(o, e)) : 0;
-        least += e->is_selected ? quantize_codes_bytes(2, e->params, scales_of(o, e)) : 0;
+        least += e->is_selected ? least_bytes(e->params, scales_of(o, e)) : 0;
     }
     if (r < 0 || !effects)
         return r;
@@ -219,8 +231,11 @@ static int next_of(const struct mixed_layer *l, double *ret_cost) {
     int best = -1;
 
     for (int k = l->at + 1; k < N_CHOICES; k++) {
-        double cost = (l->damage[k] - l->damage[l->at]) / (double)(layer_bytes(l, l->at) - layer_bytes(l, k));
+        int64_t saved = layer_bytes(l, l->at) - layer_bytes(l, k);
+        double cost = (l->damage[k] - l->damage[l->at]) / (double)saved;
 
+        if (saved <= 0) /* the table of packed codes is larger than what they save */
+            continue;
         if (best < 0 || cost < *ret_cost) {
             *ret_cost = cost;
             best = k;
