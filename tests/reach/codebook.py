@@ -5,7 +5,7 @@ below the parent, the layers' bytes at most a seventh of float, at most 5% slowe
 import reach
 
 BOOK = {"method": "quantize", "scheme": "codebook", "bits": 4}
-TRAIN = {"epochs": 3, "optimizer": "adam", "lr": 0.001, "batch": 128}
+TRAIN = {"epochs": 1, "optimizer": "adam", "lr": 0.001, "batch": 128}
 
 
 def resident(layers):
@@ -17,11 +17,10 @@ def main():
     net = reach.RESNET20
     parent = r.parent(net)
     base = r.evaluate(parent)
-    finetune = dict(TRAIN, epochs=1) if r.args.quick else TRAIN
     int8 = r.run("int8", net, [{"method": "quantize", "scheme": "int8"}])
     plain = r.run("plain", net, [BOOK])
-    tuned = r.run("finetuned", net, [dict(BOOK, recover={"finetune": finetune})])
-    times, ratios, layers = r.bench([int8, tuned], options=("--policy", "memory"))
+    tuned = r.run("finetuned", net, [dict(BOOK, recover={"finetune": TRAIN})])
+    times, ratios, layers = r.bench([int8, tuned], seconds=1, options=("--policy", "memory"))
     params = sum(layer["bytes_before"] for layer in tuned.report["steps"][0].get("layers", []) if "bytes_before" in layer) or \
         4 * 270896
     share = params / resident(layers[1])

@@ -22,7 +22,8 @@ NETS = [
     ("lenet300", {"network": {"zoo": "lenet300"}, "epochs": 20}, 40,
      [prune(0.938, 20), book(1)]),
     ("lenet5", {"network": {"zoo": "lenet5"}, "epochs": 12}, 39,
-     [prune(0.9405, 6), {"method": "finetune", "epochs": 4, "lr": 0.02}, book(1, overrides={"conv*": {"bits": 8}})]),
+     [prune(0.9405, 6), {"method": "finetune", "epochs": 4, "lr": 0.02}, book(1, overrides={"conv*": {"bits": 8}}),
+      {"method": "finetune", "epochs": 2, "lr": 0.001}]),
 ]
 
 
