@@ -5,7 +5,9 @@
  *   layers.h                          which layers a step touches
  *   samples.h probe.h observer.h      looking at activations
  *   sensitivity.h graph_cut.h         how far a changed network's answers move; only what differs is computed
- *   quantize*.c encode*.c …           one family of files a method
+ *   lowrank*.c prune*.c quantize*.c encode*.c   one family of files a method; coupling.h codebook.h linalg.h,
+ *                                     what they stand on
+ *   trainable.h recode.h              compressed layers as training sees them, and back
  *   dataset*.c feed.c evaluate.c      data sets, accuracy
  *   learn.h zoo.h train_job.h         the loop that learns; networks to begin with; the two as a job
  *   batches.h augment.h picture_cache.h   pictures to learn from

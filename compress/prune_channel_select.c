@@ -124,11 +124,11 @@ static bool is_met(const struct channel_net *net, const struct channel_goal *goa
 static int not_met(
     const struct channel_net *net, const struct channel_goal *goal, double all, struct error *err) {
     if (goal->macs > 0)
-        return error_code(err, -EBADMSG, "method_not_applicable",
+        return error_code(err, -EBADMSG, "requirement_not_met",
             ".macs: %.4g of the network's multiplications is asked for, the least that channel pruning can "
             "leave is %.4g",
             goal->macs / all, channel_net_macs(net) / all);
-    return error_code(err, -EBADMSG, "method_not_applicable",
+    return error_code(err, -EBADMSG, "requirement_not_met",
         ".sparsity: %.4g of the channels is asked for, the most that can go is %.4g", goal->sparsity,
         1 - n_left(net) / n_at_start(net));
 }

@@ -317,7 +317,7 @@ int prune_check_budget(const struct prune_set *s, struct error *err) {
     }
     if (s->macs <= 0 || least <= s->o->macs * s->macs)
         return 0;
-    return error_code(err, -EBADMSG, "method_not_applicable",
+    return error_code(err, -EBADMSG, "requirement_not_met",
         ".macs: %g of the multiplications cannot be reached by the layers that the step touches; the least is %.3f",
         s->o->macs, least / s->macs);
 }

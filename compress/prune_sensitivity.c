@@ -128,7 +128,7 @@ static int share_out(struct prune_set *s, const struct curve *curves, struct err
     }
     if (left <= 1e-6 * budget_of(s))
         return 0;
-    return error_code(err, -EBADMSG, "method_not_applicable",
+    return error_code(err, -EBADMSG, "requirement_not_met",
         "the budget cannot be reached by the layers that the step touches; the most that can go of each is %g",
         strengths[N_STRENGTHS - 1]);
 }

@@ -75,8 +75,8 @@ static int64_t budget_bytes(const struct quantize_options *o, int64_t parent) {
 }
 
 static int refuse_budget(int64_t wanted, int64_t least, int64_t parent, struct error *err) {
-    return error_code(err, -EBADMSG, "method_not_applicable",
-        "budget.bytes: %lld bytes cannot be reached; the least is %lld (%.4f of the parent)",
+    return error_code(err, -EBADMSG, "requirement_not_met",
+        ".budget.bytes: %lld bytes cannot be reached; the least is %lld (%.4f of the parent)",
         (long long)wanted, (long long)least, (double)least / (double)(parent > 0 ? parent : 1));
 }
 

@@ -99,7 +99,7 @@ class Quantize(unittest.TestCase):
     def test_what_cannot_be_is_refused_before_it_starts(self):
         for step, code, text in (
                 ({"scheme": "mixed"}, "bad_request", "budget"),
-                ({"scheme": "mixed", "budget": {"bytes": 0.01}}, "method_not_applicable", "of the parent"),
+                ({"scheme": "mixed", "budget": {"bytes": 0.01}}, "requirement_not_met", "of the parent"),
                 ({"scheme": "fixed", "bits": 1}, "bad_request", "bits"),
                 ({"scheme": "int8", "bits": 4}, "bad_request", "bits"),
                 ({"scheme": "int4", "block": 1}, "bad_request", "block")):

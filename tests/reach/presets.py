@@ -14,7 +14,11 @@ parent = r.parent(net)
 before = r.evaluate(parent)
 r.row("parent", before, parent, container=f"{container.container_bytes(parent.path):,}")
 for recipe in recipes:
-    variant = r.run(recipe["name"], net, recipe["steps"])
+    try:
+        variant = r.run(recipe["name"], net, recipe["steps"])
+    except RuntimeError as e:  # it may be none for this network: then it says why
+        r.row(recipe["name"], **{"points lost": str(e)})
+        continue
     after = r.evaluate(variant)
     _, ratios, _ = r.bench([parent, variant], rounds=5, options=["--threads", "1", "--tune"])
     r.row(recipe["name"], after, variant, container=f"{container.container_bytes(variant.path):,}",

@@ -370,7 +370,7 @@ static void test_a_budget_that_cannot_be_met_says_what_can(void **state) {
     o.budget.bytes = 0.05;
     bench_start(&b, larger_net);
     assert_true(method_quantize.apply(&b.work, &o, NULL, report, &err) < 0);
-    assert_string_equal(err.code, "method_not_applicable");
+    assert_string_equal(err.code, "requirement_not_met");
     /* 432 and 320 of 8 bits, 2,304 and 1,024 of 2 bits with their tables, 596 of scales */
     assert_non_null(strstr(err.text, "the least is 6724 ("));
     json_decref(report);
