@@ -3,6 +3,7 @@
 
 #include "api/etag.h"
 #include "api/routes.h"
+#include "page_stamp.h" /* nothing but a dependency: of what is embedded below */
 
 /* The file's bytes stand in the program as NAME_data to NAME_end. */
 #define EMBED(name, file)                                                                                    \

@@ -60,7 +60,7 @@ for (const [name, size, run] of [
     assert.ok(Number(nearly.said) > Number(half.said), JSON.stringify([half, nearly]));
     assert.notEqual(nearly.colour, half.colour);
     assert.match(nearly.hover, /only this layer compressed: damage .*worst class .*\n.*all but this one/);
-    assert.match(await page.locator("#jobs figcaption").first().textContent(), /sparsity=0.95: /);
+    assert.match(await table.locator("figcaption").textContent(), /sparsity=0.95: /);
     await page.evaluate(() => refresh());
     assert.ok(await row.isVisible(), "the table stays open when the list is made anew");
   }],

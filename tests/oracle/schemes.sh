@@ -39,7 +39,7 @@ scheme 5e-2 '"scheme":"fixed","bits":3,"adaround":true,"equalize":true'
 scheme 5e-2 '"scheme":"int8","observer":"entropy","equalize":true'
 scheme 1e-4 '"scheme":"int4","activations":"float"'
 scheme 5e-2 '"scheme":"int4","adaround":true'
-scheme 5e-2 '"scheme":"mixed","budget":{"bytes":0.15}'
+scheme 5e-2 '"scheme":"mixed","budget":{"bytes":0.17}'
 scheme 1e-2 '"scheme":"dynamic"'
 scheme 1e-4 '"scheme":"bf16"'
 for bits in 1 2 3 4 5 8; do
