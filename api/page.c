@@ -2,8 +2,8 @@
 #include <stddef.h>
 
 #include "api/etag.h"
+#include "api/page_stamp.h" /* nothing but a dependency: of what is embedded below */
 #include "api/routes.h"
-#include "page_stamp.h" /* nothing but a dependency: of what is embedded below */
 
 /* The file's bytes stand in the program as NAME_data to NAME_end. */
 #define EMBED(name, file)                                                                                    \
