@@ -6,7 +6,7 @@ import fnmatch
 
 import reach
 
-FINETUNE = {"epochs": 8, "lr": 0.05, "batch": 128, "weight_decay": 5e-4, "augment": {"crop_padding": 4, "flip": True}}
+FINETUNE = {"epochs": 8, "lr": 0.03, "batch": 128, "weight_decay": 5e-4, "bf16": True, "augment": {"crop_padding": 4, "flip": True}}
 STEP = {"method": "prune", "criterion": "taylor", "scope": "global"}
 CASES = [("40% of the MACs removed", 0.6, 0.007), ("50% of the MACs removed", 0.5, 0.015)]
 QUICK = dict(FINETUNE, epochs=1)

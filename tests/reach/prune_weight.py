@@ -3,7 +3,7 @@ layers. Reach: 80% of the weights at most 0.5 point below the parent, 90% at mos
 
 import reach
 
-TRAIN = {"epochs": 8, "lr": 0.05, "batch": 128, "weight_decay": 1e-4, "bf16": True, "augment": {"crop_padding": 4, "flip": True}}
+TRAIN = {"epochs": 12, "lr": 0.03, "batch": 128, "weight_decay": 1e-4, "bf16": True, "augment": {"crop_padding": 4, "flip": True}}
 GRADUAL = {"method": "prune", "granularity": "weight", "criterion": "lamp", "scope": "global", "schedule": {"kind": "gradual"}}
 CASES = [
     ("80% of the weights", dict(GRADUAL, sparsity=0.8), 0.005),
@@ -25,7 +25,7 @@ def main():
     finetune = dict(TRAIN, epochs=2) if r.args.quick else TRAIN
     r.row("parent", base, parent)
     for name, step, allowed in CASES[:2] if r.args.quick else CASES:
-        variant = r.run(name.replace(" ", "_").replace(",", ""), net, [dict(step, recover={"finetune": finetune})])
+        variant = r.run(name.replace(" ", "_").replace(",", ""), net, [dict(step, recover={"finetune": finetune, "distill": {}})])
         found = r.evaluate(variant)
         times, ratios, layers = r.bench([parent, variant])
         report = variant.report["steps"][0]
