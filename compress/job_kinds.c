@@ -23,7 +23,8 @@ int job_steps(const json_t *job, json_t **ret, struct error *err) {
     *ret = name ? recipe_named(name) : json_incref(json_object_get(job, "steps"));
     if (*ret)
         return 0;
-    return name ? error_set(err, -EINVAL, "recipe: there is no recipe '%.64s'", name)
+    return name ? error_set(err, -EINVAL,
+                      "recipe: there is no recipe '%.64s' (GET /api/v1/recipes lists them)", name)
                 : error_set(err, -EINVAL, "steps is missing");
 }
 

@@ -210,7 +210,8 @@ static int resolve_recipe(const struct jobs *j, json_t *doc, struct error *err) 
     json_array_foreach(items, i,
         r) if (!strcmp(json_string_value(json_object_get(r, "name")), name)) return json_object_set(doc,
         "steps", json_object_get(r, "steps"));
-    return error_set(err, -EINVAL, "recipe: there is no recipe '%.64s'", name);
+    return error_set(
+        err, -EINVAL, "recipe: there is no recipe '%.64s' (GET /api/v1/recipes lists them)", name);
 }
 
 static void add_memory_limit(json_t *request, uint64_t bytes) {

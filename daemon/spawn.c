@@ -191,7 +191,8 @@ void spawn_reap(struct spawn *s, char *ret_how, size_t size) {
 static const char *const codes[] = {"bad_request", "bad_json", "unknown_field", "bad_name", "invalid_model",
     "unsupported_operator", "shape_mismatch", "method_not_applicable", "data_required", "no_train_split",
     "preprocess_required", "classes_do_not_match", "not_a_classifier", "bad_dataset", "too_large",
-    "memory_budget", "disk_budget", "not_implemented", "cancelled", "time_limit", "internal"};
+    "requirement_not_met", "memory_budget", "disk_budget", "not_implemented", "cancelled", "time_limit",
+    "internal"};
 
 static const struct {
     const char *code;
