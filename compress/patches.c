@@ -1,7 +1,5 @@
 #include "compress/patches.h"
 
-#include <stdbool.h>
-
 int64_t patch_pixel(int64_t row, int64_t n) {
     /* splitmix64 */
     uint64_t x = (uint64_t)row * 0x9e3779b97f4a7c15u + 0x632be59bd9b4e019u;
@@ -11,28 +9,44 @@ int64_t patch_pixel(int64_t row, int64_t n) {
     return (int64_t)((x ^ x >> 31) % (uint64_t)n);
 }
 
-void patch_take(const struct kernel_window *w, const struct shape *in, const struct shape *out,
-    const float *x, int64_t pixel, float *to) {
-    int64_t place[KERNEL_WINDOW_MAX] = {0}, taps = 1;
+void patch_init(struct patch *ret, const struct kernel_window *w, const struct shape *in,
+    const struct shape *out, int64_t pixel) {
+    *ret = (struct patch){.window = w, .in = in, .plane = 1};
+    for (int d = w->rank - 1; d >= 0; d--) {
+        ret->place[d] = pixel % out->dim[d + 2];
+        pixel /= out->dim[d + 2];
+        ret->plane *= in->dim[d + 2];
+    }
+}
+
+int64_t patch_tap(const struct patch *patch, int64_t tap) {
+    const struct kernel_window *w = patch->window;
+    int64_t at = 0, step = 1;
 
     for (int d = w->rank - 1; d >= 0; d--) {
-        place[d] = pixel % out->dim[d + 2];
-        pixel /= out->dim[d + 2];
-        taps *= w->kernel[d];
+        int64_t p = patch->place[d] * w->stride[d] - w->begin[d] + tap % w->kernel[d] * w->dilation[d];
+
+        if (p < 0 || p >= patch->in->dim[d + 2])
+            return -1;
+        tap /= w->kernel[d];
+        at += p * step;
+        step *= patch->in->dim[d + 2];
     }
-    for (int64_t c = 0; c < in->dim[1]; c++)
-        for (int64_t tap = 0; tap < taps; tap++) {
-            int64_t rest = tap, at = 0, step = 1;
-            bool is_inside = true;
+    return at;
+}
 
-            for (int d = w->rank - 1; d >= 0; d--) {
-                int64_t p = place[d] * w->stride[d] - w->begin[d] + rest % w->kernel[d] * w->dilation[d];
+void patch_take(const struct kernel_window *w, const struct shape *in, const struct shape *out,
+    const float *x, int64_t pixel, float *to) {
+    struct patch p;
+    int64_t taps = 1;
 
-                rest /= w->kernel[d];
-                is_inside &= p >= 0 && p < in->dim[d + 2];
-                at += p * step;
-                step *= in->dim[d + 2];
-            }
-            *to++ = is_inside ? x[c * step + at] : 0;
-        }
+    patch_init(&p, w, in, out, pixel);
+    for (int d = 0; d < w->rank; d++)
+        taps *= w->kernel[d];
+    for (int64_t tap = 0; tap < taps; tap++) {
+        int64_t at = patch_tap(&p, tap);
+
+        for (int64_t c = 0; c < in->dim[1]; c++)
+            to[c * taps + tap] = at < 0 ? 0 : x[c * p.plane + at];
+    }
 }

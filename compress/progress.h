@@ -26,4 +26,15 @@ int progress_at(const struct progress *p, double fraction, const char *message, 
 /* What a loop did ("round 2 of 5: …"), at most 255 bytes of it. `p` may be NULL. */
 void progress_event(const struct progress *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* A piece of a longer computation that reports as if it were all: its 0 to 1 is `first` to first + share of
+ * the whole. Epochs' figures are not passed on: each piece counts them from 1. */
+struct progress_part {
+    struct progress progress; /* for the piece; as long as this lives */
+    const struct progress *whole;
+    double first, share;
+};
+
+/* `whole` may be NULL; it and `ret` stay where they are. */
+void progress_part_init(struct progress_part *ret, const struct progress *whole, double first, double share);
+
 #endif

@@ -360,38 +360,6 @@ static int report_end(const struct loop *l, struct error *err) {
 
 /* ---- in rounds ---- */
 
-/* Progress of a round as a part of all. */
-struct part {
-    const struct progress *whole;
-    double first, share;
-};
-
-static void report_part(void *ctx, double fraction, const char *message) {
-    const struct part *p = ctx;
-
-    p->whole->report(p->whole->ctx, p->first + p->share * fraction, message);
-}
-
-static bool is_cancelled(void *ctx) {
-    const struct part *p = ctx;
-
-    return p->whole->is_cancelled && p->whole->is_cancelled(p->whole->ctx);
-}
-
-static unsigned allowed(void *ctx) {
-    const struct part *p = ctx;
-
-    return p->whole->allowed(p->whole->ctx);
-}
-
-static struct progress part_of(struct part *p) {
-    return (struct progress){.ctx = p,
-        .threads = p->whole->threads,
-        .allowed = p->whole->allowed ? allowed : NULL,
-        .report = p->whole->report ? report_part : NULL,
-        .is_cancelled = is_cancelled};
-}
-
 struct round {
     int n, gone;
     double first;         /* accuracy before the first round; -1: there is none */
@@ -416,15 +384,14 @@ static int train(struct loop *l, int round, struct error *err) {
 }
 
 static int run_round(struct loop *l, struct round *d, struct error *err) {
-    static const struct progress none = {.threads = 1};
     const struct progress *whole = l->work->progress;
     int rounds = l->o->schedule.rounds;
-    struct part part = {whole ? whole : &none, (double)(d->n - 1) / rounds, 1.0 / rounds};
-    struct progress p = part_of(&part);
+    struct progress_part part;
     struct channel_goal goal = goal_of(l, d->n, rounds);
     int r;
 
-    l->work->progress = &p;
+    progress_part_init(&part, whole, (double)(d->n - 1) / rounds, 1.0 / rounds);
+    l->work->progress = &part.progress;
     r = remove_part(l, &goal, &d->gone, err);
     if (r == 0)
         r = held_out_accuracy(l->work, l->work->graph, &d->before, err);

@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "compress/chance.h"
 #include "compress/encode.h"
+#include "compress/patches.h"
 #include "compress/probe.h"
 #include "compress/prune_channel.h"
 #include "engine/kernel/window.h"
@@ -78,28 +79,14 @@ static double weight_at(const struct reader *r, int64_t output, int64_t i, int64
 /* What each channel adds to one output at one pixel. */
 static void add_window(const struct thinet *t, const struct reader *r, const struct kernel_window *w,
     const struct shape *out, const float *x, int64_t pixel, int64_t output) {
-    const struct shape *in = &t->input->shape;
-    int64_t place[KERNEL_WINDOW_MAX] = {0}, plane = 1;
+    struct patch p;
 
-    for (int d = w->rank - 1; d >= 0; d--) {
-        place[d] = pixel % out->dim[d + 2];
-        pixel /= out->dim[d + 2];
-        plane *= in->dim[d + 2];
-    }
+    patch_init(&p, w, &t->input->shape, out, pixel);
     for (int64_t tap = 0; tap < r->taps; tap++) {
-        int64_t rest = tap, at = 0, step = 1;
-        bool is_inside = true;
+        int64_t at = patch_tap(&p, tap);
 
-        for (int d = w->rank - 1; d >= 0; d--) {
-            int64_t p = place[d] * w->stride[d] - w->begin[d] + rest % w->kernel[d] * w->dilation[d];
-
-            rest /= w->kernel[d];
-            is_inside &= p >= 0 && p < in->dim[d + 2];
-            at += p * step;
-            step *= in->dim[d + 2];
-        }
-        for (int64_t i = 0; is_inside && i < r->site->n; i++)
-            t->x[r->site->channel[i]] += weight_at(r, output, i, tap) * (double)x[i * plane + at];
+        for (int64_t i = 0; at >= 0 && i < r->site->n; i++)
+            t->x[r->site->channel[i]] += weight_at(r, output, i, tap) * (double)x[i * p.plane + at];
     }
 }
 

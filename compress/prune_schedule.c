@@ -78,47 +78,6 @@ int prune_oneshot(struct work *work, struct prune_set *s, json_t *report, struct
 
 /* ---- iterative ---- */
 
-/* The progress of one round as a part of all. */
-struct part {
-    const struct progress *whole;
-    double first, share;
-};
-
-static void report_part(void *ctx, double fraction, const char *message) {
-    const struct part *p = ctx;
-
-    if (p->whole->report)
-        p->whole->report(p->whole->ctx, p->first + p->share * fraction, message);
-}
-
-static bool is_cancelled(void *ctx) {
-    const struct part *p = ctx;
-
-    return p->whole->is_cancelled && p->whole->is_cancelled(p->whole->ctx);
-}
-
-static unsigned allowed(void *ctx) {
-    const struct part *p = ctx;
-
-    return p->whole->allowed ? p->whole->allowed(p->whole->ctx) : p->whole->threads;
-}
-
-static void pass_event(void *ctx, const char *text) {
-    const struct part *p = ctx;
-
-    if (p->whole->event)
-        p->whole->event(p->whole->ctx, text);
-}
-
-static struct progress part_of(struct part *p) {
-    return (struct progress){.ctx = p,
-        .threads = p->whole->threads,
-        .allowed = allowed,
-        .report = report_part,
-        .is_cancelled = is_cancelled,
-        .event = pass_event};
-}
-
 struct round {
     int n;
     double first; /* accuracy before the first round; -1: there is none */
@@ -156,16 +115,14 @@ static void tell_round(
 static int run_round(
     struct work *work, struct prune_set *s, struct round *d, json_t *report, struct error *err) {
     const struct progress *whole = work->progress;
-    const struct progress none = {.threads = 1};
-    struct part part = {.whole = whole ? whole : &none,
-        .first = (double)(d->n - 1) / s->o->schedule.rounds,
-        .share = 1.0 / s->o->schedule.rounds};
-    struct progress p = part_of(&part);
+    const int rounds = s->o->schedule.rounds;
+    struct progress_part part;
     char name[32];
     int r;
 
     snprintf(name, sizeof(name), "round%d", d->n);
-    work->progress = &p;
+    progress_part_init(&part, whole, (double)(d->n - 1) / rounds, 1.0 / rounds);
+    work->progress = &part.progress;
     r = remove_share(work, s, prune_round_share(s->o, d->n), report, err);
     if (r == 0)
         r = held_out_accuracy(work, work->graph, &d->before, err);

@@ -10,6 +10,7 @@
 #include "compress/recover.h"
 #include "tests/unit/cmocka_all.h"
 #include "tests/unit/net_text.h"
+#include "tests/unit/outputs.h"
 
 static double noise(int i) {
     return sin(12.9898 * i) * 0.7 + cos(4.1414 * i * i) * 0.3;
@@ -69,37 +70,6 @@ static int read_samples(void *ctx, int64_t first, int64_t count, float *ret, str
     return 0;
 }
 
-struct outputs {
-    float *data;
-    int64_t n;
-};
-
-static void on_output(void *ctx, size_t k, const struct tensor *y) {
-    struct outputs *o = ctx;
-    int64_t n = 0;
-
-    (void)k;
-    shape_count(&y->shape, &n);
-    o->data = realloc(o->data, (size_t)(o->n + n) * sizeof(float));
-    assert_non_null(o->data);
-    memcpy(o->data + o->n, y->data, (size_t)n * sizeof(float));
-    o->n += n;
-}
-
-static double distance(const struct graph *g, const struct graph *parent, const struct samples *s) {
-    struct outputs a = {0}, b = {0};
-    double sum = 0;
-
-    assert_int_equal(probe_run(g, g->outputs, 1, s, NULL, on_output, &a, NULL), 0);
-    assert_int_equal(probe_run(parent, parent->outputs, 1, s, NULL, on_output, &b, NULL), 0);
-    assert_int_equal(a.n, b.n);
-    for (int64_t i = 0; i < a.n; i++)
-        sum += ((double)a.data[i] - (double)b.data[i]) * ((double)a.data[i] - (double)b.data[i]);
-    free(a.data);
-    free(b.data);
-    return sqrt(sum);
-}
-
 /* Spoils the first layer; the second is to make up for it as far as it can. */
 static void check_repair(const char *net, bool is_sparse) {
     struct net_text text = net_text_read(net), other = net_text_read(net);
@@ -124,11 +94,11 @@ static void check_repair(const char *net, bool is_sparse) {
         for (int64_t i = 0; i < n; i++)
             w[i] = k == 0 ? w[i] * (i % 3 ? 0.5f : 1.3f) : is_sparse && i % 2 ? 0 : w[i];
     }
-    before = distance(g, parent, &s);
+    before = outputs_distance(g, parent, &s);
     if (recover_calibrate(&work, parent, &o, &err) < 0)
         fail_msg("%s", err.text);
     /* half of the weights gone cannot be made up for; a spoilt layer of as many as before can */
-    assert_true(distance(g, parent, &s) < (is_sparse ? 0.9 : 0.01) * before);
+    assert_true(outputs_distance(g, parent, &s) < (is_sparse ? 0.9 : 0.01) * before);
     w = g->values[g->nodes[last].in[1]].init->data;
     for (int64_t i = 0; i < n; i++)
         zeros += w[i] == 0;

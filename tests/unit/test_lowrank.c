@@ -14,6 +14,7 @@
 #include "engine/summary.h"
 #include "tests/unit/cmocka_all.h"
 #include "tests/unit/net_text.h"
+#include "tests/unit/outputs.h"
 
 static void fill(double *x, int64_t n, uint64_t key) {
     for (int64_t i = 0; i < n; i++)
@@ -48,40 +49,6 @@ static int read_samples(void *ctx, int64_t first, int64_t count, float *ret, str
                                  0.1 * chance_between(key, (uint64_t)c + 50, -1, 1) + 0.5);
             }
     return 0;
-}
-
-struct outputs {
-    float *data;
-    int64_t n;
-};
-
-static void on_output(void *ctx, size_t k, const struct tensor *y) {
-    struct outputs *o = ctx;
-    int64_t n = 0;
-
-    (void)k;
-    shape_count(&y->shape, &n);
-    o->data = realloc(o->data, (size_t)(o->n + n) * sizeof(float));
-    assert_non_null(o->data);
-    memcpy(o->data + o->n, y->data, (size_t)n * sizeof(float));
-    o->n += n;
-}
-
-/* |a - b| / |b| of the outputs on the samples */
-static double distance(const struct graph *a, const struct graph *b, const struct samples *s) {
-    struct outputs x = {0}, y = {0};
-    double sum = 0, all = 0;
-
-    assert_int_equal(probe_run(a, a->outputs, 1, s, NULL, on_output, &x, NULL), 0);
-    assert_int_equal(probe_run(b, b->outputs, 1, s, NULL, on_output, &y, NULL), 0);
-    assert_int_equal(x.n, y.n);
-    for (int64_t i = 0; i < x.n; i++) {
-        sum += ((double)x.data[i] - (double)y.data[i]) * ((double)x.data[i] - (double)y.data[i]);
-        all += (double)y.data[i] * (double)y.data[i];
-    }
-    free(x.data);
-    free(y.data);
-    return sqrt(sum / all);
 }
 
 static struct samples samples_of(struct shape *item, int64_t n) {
@@ -191,7 +158,7 @@ static void check_chain(const char *net, const struct lowrank_choice *c) {
     if (graph_finish(parts, &err) < 0)
         fail_msg("%s: %s", net, err.text);
     whole->values[whole->inputs[0]].shape.dim[0] = parts->values[parts->inputs[0]].shape.dim[0] = -1;
-    if (!(distance(parts, whole, &s) < 2e-6))
+    if (!(outputs_relative_distance(parts, whole, &s) < 2e-6))
         fail_msg("%s as %s: the parts are not the layer", net, lowrank_decompositions[c->decomposition]);
 }
 
@@ -451,7 +418,7 @@ static void test_samples_help_the_outputs(void **state) {
             snprintf(steps, sizeof(steps), STEP "\"decomposition\":\"%s\",\"rank\":%s,\"data_aware\":%s}]",
                 ways[i].decomposition, ways[i].rank, aware ? "true" : "false");
             g = run_steps(NET, steps, &s, NULL);
-            error[aware] = distance(g, parent, &s);
+            error[aware] = outputs_relative_distance(g, parent, &s);
         }
         if (!(error[1] < 0.8 * error[0] && error[0] > 0))
             fail_msg("%s: %g with samples, %g without", ways[i].decomposition, error[1], error[0]);
@@ -503,7 +470,7 @@ static void test_bytes_do_not_depend_on_when(void **state) {
                                         *b = run_steps(NET, steps, &s, NULL);
 
     (void)state;
-    assert_true(distance(a, b, &s) == 0);
+    assert_true(outputs_relative_distance(a, b, &s) == 0);
 }
 
 static const json_t *row_of(const json_t *report, size_t i) {
@@ -569,7 +536,8 @@ static void test_batch_norm_stays(void **state) {
         STEP "\"rank\":{\"ratio\":0.4},\"data_aware\":false,\"recover\":{\"calibrate\":{\"samples\":64}}}]",
         &s, NULL);
     assert_true(graph_find_node(plain, "y1") >= 0);
-    assert_true(distance(better, parent, &s) < 0.9 * distance(plain, parent, &s));
+    assert_true(
+        outputs_relative_distance(better, parent, &s) < 0.9 * outputs_relative_distance(plain, parent, &s));
 }
 
 static const struct {

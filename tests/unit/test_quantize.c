@@ -14,6 +14,7 @@
 #include "engine/weight.h"
 #include "tests/unit/cmocka_all.h"
 #include "tests/unit/net_text.h"
+#include "tests/unit/outputs.h"
 
 #define N_SAMPLES 64
 
@@ -72,40 +73,6 @@ static json_t *quantize(struct bench *b, const struct quantize_options *o) {
     assert_int_equal(r, 0);
     assert_true(graph_drop_unused(b->work.graph) >= 0);
     return report;
-}
-
-struct outputs {
-    float *data;
-    int64_t n;
-};
-
-static void on_output(void *ctx, size_t k, const struct tensor *y) {
-    struct outputs *o = ctx;
-    int64_t n = 0;
-
-    (void)k;
-    shape_count(&y->shape, &n);
-    o->data = realloc(o->data, (size_t)(o->n + n) * sizeof(float));
-    assert_non_null(o->data);
-    memcpy(o->data + o->n, y->data, (size_t)n * sizeof(float));
-    o->n += n;
-}
-
-/* |a - b| / |b| of the outputs on the samples. */
-static double distance(const struct graph *a, const struct graph *b, const struct samples *s) {
-    struct outputs y = {0}, z = {0};
-    double sum = 0, all = 0;
-
-    assert_int_equal(probe_run(a, a->outputs, 1, s, NULL, on_output, &y, NULL), 0);
-    assert_int_equal(probe_run(b, b->outputs, 1, s, NULL, on_output, &z, NULL), 0);
-    assert_int_equal(y.n, z.n);
-    for (int64_t i = 0; i < y.n; i++) {
-        sum += ((double)y.data[i] - (double)z.data[i]) * ((double)y.data[i] - (double)z.data[i]);
-        all += (double)z.data[i] * (double)z.data[i];
-    }
-    free(y.data);
-    free(z.data);
-    return sqrt(sum / all);
 }
 
 static void test_codes_of_all_bits_come_back_from_the_graph(void **state) {
@@ -169,7 +136,7 @@ static void test_blocks_of_a_matrix_have_scales_of_their_own(void **state) {
         assert_non_null(found);
         assert_int_equal(found->group, 32);
         assert_int_equal(found->codes->dtype, DT_S4);
-        assert_true(distance(b.work.graph, b.parent, &b.samples) < 0.1);
+        assert_true(outputs_relative_distance(b.work.graph, b.parent, &b.samples) < 0.1);
         json_decref(report);
         bench_done(&b);
     }
@@ -188,7 +155,7 @@ static void test_fewer_bits_are_further_from_the_parent(void **state) {
         o.bits = bits;
         bench_start(&b, small_net);
         json_decref(quantize(&b, &o));
-        d = distance(b.work.graph, b.parent, &b.samples);
+        d = outputs_relative_distance(b.work.graph, b.parent, &b.samples);
         assert_true(d > before);
         assert_true(d < 0.6);
         before = d;
@@ -249,7 +216,7 @@ static void test_adaround_is_nearer_to_the_parent_with_the_same_bits(void **stat
             assert_true(json_real_value(json_object_get(row, "error")) <=
                         json_real_value(json_object_get(row, "error_nearest")));
         }
-        d[i] = distance(b.work.graph, b.parent, &b.samples);
+        d[i] = outputs_relative_distance(b.work.graph, b.parent, &b.samples);
         json_decref(report);
         bench_done(&b);
     }
@@ -283,7 +250,7 @@ static void test_an_equalised_network_computes_the_same(void **state) {
         assert_int_equal(equalize(b.work.graph, &b.samples, report, &err), 0);
         last = (int)json_array_size(json_object_get(report, "equalized"));
         assert_int_equal(last, i ? 2 : 3);
-        assert_true(distance(b.work.graph, b.parent, &b.samples) < 1e-5);
+        assert_true(outputs_relative_distance(b.work.graph, b.parent, &b.samples) < 1e-5);
         w = b.work.graph->values[b.work.graph->nodes[0].in[1]].init->data;
         for (int c = 0; c < 8; c++) {
             float largest = 0;
@@ -315,7 +282,7 @@ static void test_relu6_is_equalised_only_where_it_clips_nothing(void **state) {
         assert_int_equal(fold_infer_shapes(b.work.graph, &b.samples.item, NULL), 0);
         assert_int_equal(equalize(b.work.graph, &b.samples, report, NULL), 0);
         assert_int_equal(json_array_size(json_object_get(report, "equalized")), i ? 0 : 1);
-        assert_true(distance(b.work.graph, b.parent, &b.samples) < 1e-5);
+        assert_true(outputs_relative_distance(b.work.graph, b.parent, &b.samples) < 1e-5);
         json_decref(report);
         bench_done(&b);
     }
@@ -350,7 +317,7 @@ static void test_mixed_bits_meet_the_bytes(void **state) {
         assert_int_equal(
             json_integer_value(json_object_get(report, "weight_bytes_before")), 4 * LARGER_WEIGHTS);
         assert_true(bytes <= (json_int_t)(budgets[i] * 4 * LARGER_WEIGHTS));
-        d = distance(b.work.graph, b.parent, &b.samples);
+        d = outputs_relative_distance(b.work.graph, b.parent, &b.samples);
         assert_true(d >= before && d < 1);
         before = d;
         json_decref(report);
@@ -394,7 +361,7 @@ static void test_the_same_seed_gives_the_same_weights(void **state) {
             bench_start(&b[i], larger_net);
             json_decref(quantize(&b[i], &o));
         }
-        assert_true(distance(b[0].work.graph, b[1].work.graph, &b[0].samples) == 0);
+        assert_true(outputs_relative_distance(b[0].work.graph, b[1].work.graph, &b[0].samples) == 0);
         assert_int_equal(b[0].work.graph->n_values, b[1].work.graph->n_values);
         for (size_t v = 0; v < b[0].work.graph->n_values; v++) {
             const struct tensor *x = b[0].work.graph->values[v].init, *y = b[1].work.graph->values[v].init;
