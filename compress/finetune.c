@@ -138,6 +138,11 @@ static int apply(
     return finetune_graph(work, options, &(struct finetune_run){.scope = scope, .name = name}, report, err);
 }
 
+static bool trains(const void *options) {
+    (void)options;
+    return true;
+}
+
 const struct method method_finetune = {
     .name = "finetune",
     .summary = "Goes on training on labelled data",
@@ -146,6 +151,7 @@ const struct method method_finetune = {
     .options_size = sizeof(struct learn_options),
     .needs_data = true,
     .takes_encoded = true,
+    .trains = trains,
     .plan = plan,
     .apply = apply,
 };

@@ -85,6 +85,9 @@ struct method {
     int (*plan)(const struct graph *g, const void *options, struct layers *layers, struct effect *effects,
         struct error *err);
 
+    /* Does the step itself train with these options, whatever its recovery? NULL: never. */
+    bool (*trains)(const void *options);
+
     /* For the dry run: gives `g` the shapes that the step would leave, so that later steps and all MACs are
      * planned on them; what the weights are does not matter. NULL: shapes stay. */
     int (*outline)(struct graph *g, const void *options, const struct layers *layers, struct error *err);

@@ -306,6 +306,10 @@ static int apply(
                                            : prune_weight_apply(work, o, scope, report, err);
 }
 
+static bool trains(const void *options) {
+    return ((const struct prune_options *)options)->has_regularize;
+}
+
 const struct method method_prune = {
     .name = "prune",
     .summary = "Takes out the weights or channels that matter least",
@@ -317,6 +321,7 @@ const struct method method_prune = {
     .wants_data = wants_data,
     .check = check,
     .check_recover = check_recover,
+    .trains = trains,
     .plan = plan,
     .outline = outline,
     .apply = apply,

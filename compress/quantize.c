@@ -71,6 +71,10 @@ static int apply(
                                    : s->apply(work, o, scope, report, err);
 }
 
+static bool trains(const void *options) {
+    return ((const struct quantize_options *)options)->has_qat;
+}
+
 const struct method method_quantize = {
     .name = "quantize",
     .summary = "Fewer bits for weights and activations",
@@ -81,6 +85,7 @@ const struct method method_quantize = {
     .takes_sparse = true,
     .wants_data = wants_data,
     .check = check,
+    .trains = trains,
     .plan = plan,
     .apply = apply,
 };

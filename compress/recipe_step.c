@@ -1,6 +1,4 @@
 /* Steps looked at one by one, not in a row. */
-#include <string.h>
-
 #include "compress/recipe_priv.h"
 
 size_t recipe_n_steps(const struct recipe *r) {
@@ -8,13 +6,9 @@ size_t recipe_n_steps(const struct recipe *r) {
 }
 
 bool recipe_step_trains(const struct recipe *r, size_t i) {
-    static const char *const names[] = {"distill", "finetune"};
     const struct step *s = &r->step[i];
 
-    for (size_t k = 0; k < sizeof(names) / sizeof(names[0]); k++)
-        if (!strcmp(s->method->name, names[k]))
-            return true;
-    return recover_trains(&s->common.recover);
+    return (s->method->trains && s->method->trains(s->options)) || recover_trains(&s->common.recover);
 }
 
 int recipe_prepare_step(const struct recipe *r, size_t i, struct graph *g, struct error *err) {

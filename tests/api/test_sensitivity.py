@@ -157,6 +157,8 @@ class Sensitivity(unittest.TestCase):
         self.refused(400, "bad_request", "methods[0]", "training",
                      methods=[{**INT8, "recover": {"finetune": {"epochs": 1}}}])
         self.refused(400, "bad_request", "methods[0]", "training", methods=[{"method": "finetune", "epochs": 1}])
+        self.refused(400, "bad_request", "methods[1]", "training",
+                     methods=[INT8, {"method": "quantize", "scheme": "fixed", "qat": {"epochs": 1}}])
         self.refused(400, "bad_request", "methods[0].layers.include", "'conv'", "/conv1/Conv",
                      methods=[{**INT8, "layers": {"include": ["conv"]}}])
         self.refused(400, "bad_request", "samples", samples=0)
