@@ -67,16 +67,17 @@ for (const [name, size, run] of [
   ["a training shows how far it is, and how well it does", desk, async (page) => {
     const job = page.locator("#jobs li", { has: page.locator("figure") });
     await job.waitFor();
-    await page.waitForFunction(() => {
-      const loss = document.querySelector("#jobs polyline.loss"), bar = document.querySelector("#jobs progress");
-      return loss && loss.getAttribute("points").split(" ").length >= 3 && bar.value > 0 && bar.value < 1;
+    // the list is made anew each second, and the time left is known a little later than the first epochs: read at once
+    const ready = await page.waitForFunction(() => {
+      const li = document.querySelector("#jobs figure")?.closest("li"), loss = li?.querySelector("polyline.loss");
+      const bar = li?.querySelector("progress"), said = li?.querySelector("small")?.textContent;
+      if (!loss || !bar || loss.getAttribute("points").split(" ").length < 3 || !(bar.value > 0 && bar.value < 1)) return null;
+      if (!said.endsWith(" left")) return null;
+      const box = li.querySelector("svg").getBoundingClientRect();
+      return { said, caption: li.querySelector("figcaption").textContent, points: loss.getAttribute("points"),
+        width: box.width, height: box.height };
     });
-    // the list is made anew each second: read at once
-    const seen = await page.evaluate(() => {
-      const li = document.querySelector("#jobs figure").closest("li"), box = li.querySelector("svg").getBoundingClientRect();
-      return { said: li.querySelector("small").textContent, caption: li.querySelector("figcaption").textContent,
-        points: li.querySelector("polyline.loss").getAttribute("points"), width: box.width, height: box.height };
-    });
+    const seen = await ready.jsonValue();
     assert.match(seen.said, /epoch \d+ of \d+.* left/);
     assert.match(seen.caption, /loss \d+\.\d{4}.*pictures\/s/);
     assert.ok(seen.width > 100 && seen.height > 40, JSON.stringify(seen));
